@@ -1,0 +1,35 @@
+# Decides once whether cogit's own CUDA kernels are built, and says why not.
+# Result: COGIT_CUDA_ENABLED (bool), COGIT_CUDA_REASON (one line, shown by `_core.info()`).
+# llama.cpp has its own switch, GGML_CUDA, which nothing here ever turns on.
+include_guard()
+
+set(COGIT_CUDA_ENABLED OFF)
+set(COGIT_CUDA_REASON "")
+file(GLOB cuda_sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/csrc/kernels/cuda/*.cu")
+
+string(TOUPPER "${COGIT_CUDA}" cuda_mode)
+if(cuda_mode STREQUAL "OFF")
+  set(COGIT_CUDA_REASON "switched off by COGIT_CUDA=OFF")
+elseif(NOT cuda_mode MATCHES "^(AUTO|ON)$")
+  message(FATAL_ERROR "[COGIT_CUDA] expected AUTO, ON or OFF, got ${COGIT_CUDA}")
+elseif(NOT cuda_sources)
+  set(COGIT_CUDA_REASON "this version has no CUDA kernels")
+else()
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    set(COGIT_CUDA_ENABLED ON)
+    set(COGIT_CUDA_REASON "built")
+    if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES 80 90)
+    endif()
+    enable_language(CUDA)
+  else()
+    set(COGIT_CUDA_REASON "no working nvcc was found when cogit was built")
+  endif()
+endif()
+
+if(cuda_mode STREQUAL "ON" AND NOT COGIT_CUDA_ENABLED)
+  message(FATAL_ERROR "[COGIT_CUDA=ON] cannot build CUDA kernels: ${COGIT_CUDA_REASON}")
+endif()
+message(STATUS "cogit CUDA kernels: ${COGIT_CUDA_ENABLED} (${COGIT_CUDA_REASON})")
