@@ -1,0 +1,11 @@
+// What every CPU of the architecture can run; on x86-64 this is SSE2.
+#define COGIT_VECTOR_BYTES 16
+#define COGIT_VECTOR_REGISTERS 16
+
+#include "kernels/affine_impl.inl"
+
+namespace cogit {
+
+const Variant kBaseline = {"baseline", &affine_f32};
+
+}  // namespace cogit

@@ -1,0 +1,11 @@
+// NEON, which every 64-bit Arm CPU has.
+#define COGIT_VECTOR_BYTES 16
+#define COGIT_VECTOR_REGISTERS 32
+
+#include "kernels/affine_impl.inl"
+
+namespace cogit {
+
+const Variant kNeon = {"neon", &affine_f32};
+
+}  // namespace cogit

@@ -1,0 +1,11 @@
+// AVX2 with fused multiply-add: most x86-64 CPUs since 2013.
+#define COGIT_VECTOR_BYTES 32
+#define COGIT_VECTOR_REGISTERS 16
+
+#include "kernels/affine_impl.inl"
+
+namespace cogit {
+
+const Variant kX86_64_v3 = {"x86-64-v3", &affine_f32};
+
+}  // namespace cogit

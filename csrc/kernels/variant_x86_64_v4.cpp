@@ -1,0 +1,11 @@
+// AVX-512: x86-64 servers since 2017, Zen 4 and later.
+#define COGIT_VECTOR_BYTES 64
+#define COGIT_VECTOR_REGISTERS 32
+
+#include "kernels/affine_impl.inl"
+
+namespace cogit {
+
+const Variant kX86_64_v4 = {"x86-64-v4", &affine_f32};
+
+}  // namespace cogit
