@@ -1,0 +1,164 @@
+"""An intervention: operators at layers, the tokens they act on, and how strongly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cogit import __version__, artefact
+from cogit.affine import Affine
+from cogit.errors import ArtefactError
+from cogit.identity import ModelIdentity
+from cogit.layers import describe_blocks
+from cogit.operators import Operator, load_operator
+from cogit.positions import Positions
+
+_KIND = "intervention"
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """What a backend needs to steer.
+
+    operators: one per block. identity: the model it was made on. strength: λ, any real number;
+    0 is the unsteered model. lineage: free JSON on where it came from.
+    Saved as one safetensors file that both backends load.
+    """
+
+    operators: Mapping[int, Operator]
+    identity: ModelIdentity
+    strength: float = 1.0
+    positions: Positions = field(default_factory=Positions)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.operators:
+            message = "[intervention] expected an operator on at least one block, got none"
+            raise ValueError(message)
+        if not np.isfinite(self.strength):
+            message = f"[intervention] expected a finite strength, got {self.strength}"
+            raise ValueError(message)
+        for layer, operator in self.operators.items():
+            if not 0 <= layer < self.identity.n_layers:
+                message = (
+                    f"[intervention] expected blocks 0..{self.identity.n_layers - 1} of "
+                    f"{self.identity.name}, got {layer}"
+                )
+                raise ValueError(message)
+            if operator.d_model != self.identity.d_model:
+                message = (
+                    f"[intervention] expected operators of width {self.identity.d_model} for "
+                    f"{self.identity.name}, got {operator.d_model} at block {layer}"
+                )
+                raise ValueError(message)
+        object.__setattr__(self, "operators", dict(sorted(self.operators.items())))
+
+    @classmethod
+    def everywhere(
+        cls,
+        operator: Operator,
+        layers: Iterable[int],
+        identity: ModelIdentity,
+        **options: Any,
+    ) -> Intervention:
+        """The same operator on several blocks."""
+        return cls(dict.fromkeys(layers, operator), identity, **options)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(self.operators)
+
+    def at_strength(self, strength: float) -> Intervention:
+        """The same intervention, dialled to another strength."""
+        return replace(self, strength=strength)
+
+    def folds(self) -> dict[int, Affine]:
+        """The affine of every block at this strength."""
+        return {layer: op.fold(self.strength) for layer, op in self.operators.items()}
+
+    def changes_nothing(self) -> bool:
+        """True for a control: strength 0, or operators that are the identity."""
+        return self.strength == 0.0 or all(fold.is_zero() for fold in self.folds().values())
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of everything that decides what is generated. Keys every cache."""
+        tensors, metadata = self._parts()
+        return artefact.content_hash(
+            tensors, {k: metadata[k] for k in ("operators", "strength", "positions")}
+        )
+
+    def describe(self) -> str:
+        """One line for people: operator, blocks, strength, positions."""
+        kinds = sorted({operator.kind for operator in self.operators.values()})
+        return (
+            f"{'+'.join(kinds)} on {describe_blocks(self.layers)}, strength {self.strength:g}, "
+            f"positions {self.positions}"
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file."""
+        tensors, metadata = self._parts()
+        return artefact.write(path, _KIND, tensors, metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Intervention:
+        """Read a file written by ``save``; ArtefactError names what is wrong with another."""
+        tensors, data = artefact.read(path, _KIND)
+        try:
+            operators = {
+                int(entry["layer"]): _load_operator(entry, tensors) for entry in data["operators"]
+            }
+            return cls(
+                operators=operators,
+                identity=ModelIdentity.from_json(data["model"]),
+                strength=float(data["strength"]),
+                positions=Positions(**data["positions"]),
+                lineage=dict(data["lineage"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"[load] expected an intervention in {path}, got {error}"
+            raise ArtefactError(message) from error
+
+    def _parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        tensors: dict[str, Any] = {}
+        entries: list[dict[str, Any]] = []
+        names: dict[str, str] = {}  # one copy of an operator that serves several blocks
+        for layer, operator in self.operators.items():
+            parts = operator.tensors()
+            content = artefact.content_hash(parts, {operator.kind: operator.parameters()})
+            name = names.setdefault(content, f"operator.{len(names)}")
+            tensors.update({f"{name}.{part}": value for part, value in parts.items()})
+            entries.append(
+                {
+                    "layer": layer,
+                    "name": name,
+                    "kind": operator.kind,
+                    "tensors": sorted(parts),
+                    "parameters": operator.parameters(),
+                }
+            )
+        return tensors, {
+            "operators": entries,
+            "strength": self.strength,
+            "positions": {
+                "kind": self.positions.kind,
+                "start": self.positions.start,
+                "stop": self.positions.stop,
+                "first_token": self.positions.first_token,
+            },
+            "hook_point": "resid_post",
+            "model": self.identity.to_json(),
+            "lineage": dict(self.lineage),
+            "cogit_version": __version__,
+        }
+
+
+def _load_operator(entry: Mapping[str, Any], tensors: Mapping[str, Any]) -> Operator:
+    name = entry["name"]
+    parts = {part: tensors[f"{name}.{part}"] for part in entry["tensors"]}
+    return load_operator(entry["kind"], parts, entry["parameters"])

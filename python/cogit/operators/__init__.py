@@ -1,0 +1,43 @@
+"""The operators. Each file holds one; importing it registers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cogit.operators.ablation import Ablation
+from cogit.operators.additive import Additive
+from cogit.operators.base import ControlSpace, Operator, load_operator, registered
+from cogit.operators.commitment import Commitment
+from cogit.operators.lowrank import LowRank
+from cogit.operators.random import Random
+from cogit.operators.unitary import Unitary
+from cogit.subspace import Subspace
+
+__all__ = [
+    "Ablation",
+    "Additive",
+    "Commitment",
+    "ControlSpace",
+    "LowRank",
+    "Operator",
+    "Random",
+    "Unitary",
+    "fit_operator",
+    "load_operator",
+    "registered",
+]
+
+_FITTED: dict[str, Callable[..., Operator]] = {
+    "ablation": Ablation.fit,
+    "additive": Additive.fit,
+    "unitary": Unitary.fit,
+}
+
+
+def fit_operator(subspace: Subspace, kind: str = "unitary", **options: Any) -> Operator:
+    """Fit an operator of a kind to a subspace; ``options`` are those of the class's ``fit``."""
+    if kind not in _FITTED:
+        message = f"[fit] expected an operator among {sorted(_FITTED)}, got {kind!r}"
+        raise ValueError(message)
+    return _FITTED[kind](subspace, **options)
