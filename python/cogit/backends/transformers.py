@@ -1,0 +1,307 @@
+"""The transformers backend: any decoder-only model, steered by forward hooks on its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+
+from cogit.backends.base import Backend, Probe, TokenIds
+from cogit.backends.blocks import count, find_blocks, text_config
+from cogit.backends.hooks import SteeringHooks, TokenClock, hidden_of
+from cogit.identity import ModelIdentity, file_fingerprint
+from cogit.intervention import Intervention
+from cogit.sampling import Sampler
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
+
+class TransformersBackend(Backend):
+    """A loaded transformers model with its tokenizer."""
+
+    name: ClassVar[str] = "transformers"
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, fingerprint: str = "") -> None:
+        """Wrap a model that is already loaded; its weights and hooks are left as they are."""
+        super().__init__()
+        config = text_config(model.config)
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.identity = ModelIdentity(
+            name=name,
+            architecture=str(config.model_type),
+            n_layers=count(config, "num_hidden_layers", "n_layer", "num_layers"),
+            d_model=count(config, "hidden_size", "n_embd", "d_model"),
+            vocab_size=count(config, "vocab_size"),
+            fingerprint=fingerprint,
+        )
+        self.context_length = int(
+            getattr(config, "max_position_embeddings", None)
+            or getattr(config, "n_positions", None)
+            or 2**31
+        )
+        self.batch_size = 64
+        self.precision = float(torch.finfo(model.dtype).eps)
+        self.eos_ids = _eos_ids(model, tokenizer)
+        self._blocks = find_blocks(model, self.identity.n_layers)
+        self._clock = TokenClock()
+        self._clock_handle = model.register_forward_pre_hook(
+            self._clock.before_forward, with_kwargs=True
+        )
+        self._hooks: SteeringHooks | None = None
+
+    @classmethod
+    def load(
+        cls, model: str | Path, *, device: str = "auto", dtype: str = "f32"
+    ) -> TransformersBackend:
+        """Load a local folder or a hub id.
+
+        device: ``auto`` (CUDA if there is one, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: f32, bf16 or f16. Raises FileNotFoundError for a folder that is not there and
+        ValueError for a device or dtype that cannot be had.
+        """
+        if dtype not in DTYPES:
+            message = f"[dtype] expected one of {', '.join(DTYPES)}, got {dtype!r}"
+            raise ValueError(message)
+        target = resolve_device(device)
+        source = _require_source(str(model))
+        loaded = AutoModelForCausalLM.from_pretrained(
+            source, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        folder = Path(source)
+        if folder.is_dir():
+            fingerprint = file_fingerprint(list(folder.glob("*.safetensors")))
+        else:
+            fingerprint = str(getattr(loaded.config, "_commit_hash", None) or "")
+        name = folder.resolve().name if folder.is_dir() else source
+        return cls(loaded.to(target), tokenizer, name=name, fingerprint=fingerprint)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.model.device)
+
+    @property
+    def kernel(self) -> str:
+        """What applies the affine: the compiled kernel, or plain torch off the CPU."""
+        return "compiled" if self.device.type == "cpu" else f"plain torch on {self.device.type}"
+
+    def tokenize(self, text: str) -> list[int]:
+        return [int(i) for i in self.tokenizer(text)["input_ids"]]
+
+    def detokenize(self, ids: TokenIds) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def probe(
+        self,
+        sequences: Sequence[TokenIds],
+        layers: Sequence[int],
+        *,
+        n_prompt: int | None = None,
+    ) -> list[Probe]:
+        probes: list[Probe] = []
+        for before, after, logits, length in self._forward(sequences, layers, n_prompt):
+            probes.append(Probe(before[:, :length], after[:, :length], logits[:length]))
+        return probes
+
+    def logits(
+        self, sequences: Sequence[TokenIds], *, n_prompt: Sequence[int] | None = None
+    ) -> list[NDArray[np.float32]]:
+        lengths = n_prompt or [len(ids) for ids in sequences]
+        rows: dict[int, NDArray[np.float32]] = {}
+        for prompt in sorted(set(lengths)):
+            members = [i for i, n in enumerate(lengths) if n == prompt]
+            passes = self._forward([sequences[i] for i in members], (), prompt)
+            for i, (_, _, logits, length) in zip(members, passes, strict=True):
+                rows[i] = logits[:length]
+        return [rows[i] for i in range(len(sequences))]
+
+    def close(self) -> None:
+        self._attach(None)
+        self._clock_handle.remove()
+
+    def _attach(self, intervention: Intervention | None) -> None:
+        if self._hooks is not None:
+            self._hooks.remove()
+            self._hooks = None
+        if intervention is not None:
+            self._hooks = SteeringHooks(self._blocks, self._clock, intervention)
+
+    @torch.inference_mode()
+    def _forward(
+        self, sequences: Sequence[TokenIds], layers: Sequence[int], n_prompt: int | None
+    ) -> list[tuple[Any, Any, Any, int]]:
+        """(before, after, logits, length) of each sequence; right-padded to a common length."""
+        if not sequences or not all(len(ids) for ids in sequences):
+            message = "[forward] expected sequences of at least one token, got an empty one"
+            raise ValueError(message)
+        longest = max(map(len, sequences))
+        if longest > self.context_length:
+            message = (
+                f"[forward] expected at most {self.context_length} tokens (the context), "
+                f"got {longest}"
+            )
+            raise ValueError(message)
+        results: list[tuple[Any, Any, Any, int]] = []
+        for start in range(0, len(sequences), self.batch_size):
+            chunk = sequences[start : start + self.batch_size]
+            width = max(map(len, chunk))
+            ids = torch.zeros((len(chunk), width), dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for row, tokens in enumerate(chunk):
+                ids[row, : len(tokens)] = torch.tensor(tokens)
+                mask[row, : len(tokens)] = 1
+            before, after, logits = self._run(ids, mask, layers, n_prompt)
+            for row, tokens in enumerate(chunk):
+                results.append((before[:, row], after[:, row], logits[row], len(tokens)))
+        return results
+
+    def _run(
+        self, ids: Tensor, mask: Tensor, layers: Sequence[int], n_prompt: int | None
+    ) -> tuple[Any, Any, Any]:
+        """One padded batch: states on both sides of the steering hooks, and logits."""
+        seen: dict[tuple[int, bool], Tensor] = {}
+
+        def watch(layer: int, *, late: bool) -> Any:
+            def keep(module: Any, args: Any, output: Any) -> None:
+                seen[layer, late] = hidden_of(output).detach().float().cpu()
+
+            # `prepend` runs before the steering hook, the other after it.
+            return self._blocks[layer].register_forward_hook(keep, prepend=not late)
+
+        handles = [watch(layer, late=late) for layer in layers for late in (False, True)]
+        self._clock.forced_prompt = n_prompt
+        try:
+            output = self.model(
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                use_cache=False,
+            )
+        finally:
+            self._clock.forced_prompt = None
+            for handle in handles:
+                handle.remove()
+        shape = (0, *ids.shape, self.identity.d_model)
+        states = [
+            np.stack([seen[layer, late].numpy() for layer in layers])
+            if layers
+            else np.zeros(shape, np.float32)
+            for late in (False, True)
+        ]
+        return states[0], states[1], output.logits.float().cpu().numpy()
+
+    @torch.inference_mode()
+    def _generate(
+        self, prompts: Sequence[TokenIds], rows: Sequence[int], sampler: Sampler
+    ) -> list[list[int]]:
+        width = max(map(len, prompts))
+        ids = torch.zeros((len(prompts), width), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, tokens in enumerate(prompts):
+            ids[row, width - len(tokens) :] = torch.tensor(tokens)
+            mask[row, width - len(tokens) :] = 1
+        stop_ids = self.eos_ids if sampler.options.stop_at_eos else frozenset()
+        config = GenerationConfig(
+            max_new_tokens=sampler.options.max_tokens, do_sample=False, use_cache=True
+        )
+        # The model's own defaults (penalties, end tokens) would otherwise be merged in.
+        kept, self.model.generation_config = self.model.generation_config, config
+        try:
+            output = self.model.generate(
+                ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                generation_config=config,
+                logits_processor=LogitsProcessorList([_Choose(sampler, rows)]),
+                stopping_criteria=StoppingCriteriaList([_AllEnded(width, stop_ids)]),
+            )
+        finally:
+            self.model.generation_config = kept
+        return [cut_at_end(line[width:], stop_ids) for line in output.tolist()]
+
+
+class _Choose(LogitsProcessor):  # type: ignore[misc]
+    """Leaves only the token that the shared sampler chooses."""
+
+    def __init__(self, sampler: Sampler, rows: Sequence[int]) -> None:
+        self._sampler, self._rows = sampler, rows
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        chosen = self._sampler.choose(scores.float().cpu().numpy(), self._rows)
+        only = torch.full_like(scores, -torch.inf)
+        only[torch.arange(len(chosen)), torch.tensor(chosen)] = 0.0
+        return only
+
+
+class _AllEnded(StoppingCriteria):  # type: ignore[misc]
+    """Stops once every row holds an end token; rows are cut there afterwards."""
+
+    def __init__(self, start: int, stop_ids: frozenset[int]) -> None:
+        self._start, self._stop = start, torch.tensor(sorted(stop_ids), dtype=torch.long)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        generated = input_ids[:, self._start :]
+        ended = torch.isin(generated, self._stop.to(generated.device)).any(dim=1)
+        return ended if bool(ended.all()) else torch.zeros_like(ended)
+
+
+def cut_at_end(ids: Sequence[int], stop_ids: frozenset[int]) -> list[int]:
+    """Tokens up to and including the first end token."""
+    for index, token in enumerate(ids):
+        if token in stop_ids:
+            return list(ids[: index + 1])
+    return list(ids)
+
+
+def resolve_device(device: str) -> torch.device:
+    """A torch device by name; ``auto`` takes CUDA if there is one. ValueError if it is absent."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        target = torch.device(device)
+    except RuntimeError as error:
+        message = f"[device] expected auto, cpu, cuda or cuda:N, got {device!r}"
+        raise ValueError(message) from error
+    if target.type == "cuda" and not torch.cuda.is_available():
+        message = "[device] expected a CUDA device, got none on this machine; use --device cpu"
+        raise ValueError(message)
+    return target
+
+
+def _require_source(model: str) -> str:
+    """A model folder, or a hub id where no such folder is meant."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            message = f"[model] expected a folder with config.json, got {path}"
+            raise FileNotFoundError(message)
+        return str(path)
+    if path.is_file() or path.suffix == ".gguf":
+        message = f"[model] expected a model folder or hub id, got the file {path}; use llamacpp"
+        raise ValueError(message)
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+        message = f"[model] expected a model folder or hub id, got {path}, which does not exist"
+        raise FileNotFoundError(message)
+    return model
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    declared = getattr(model.generation_config, "eos_token_id", None)
+    listed = declared if isinstance(declared, list) else [declared]
+    own = getattr(tokenizer, "eos_token_id", None)
+    return frozenset(int(i) for i in [*listed, own] if i is not None)
