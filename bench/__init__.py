@@ -1,0 +1,3 @@
+"""Benchmarks: each module prints a table and writes rows of one JSON format."""
+
+from __future__ import annotations
