@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 
 from cogit import _core, kernels, reference
 from cogit.affine import Affine
-from cogit.aligned import ALIGNMENT, aligned_float32
-from cogit.errors import BackendMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,16 +56,22 @@ def plain(affine: Affine, h: Array, strengths: Array | None = None) -> Array:
 def assert_close(got: Array, affine: Affine, h: Array, strengths: Array | None = None) -> None:
     """At most twice the error of plain float32, and 2 ulp of the largest value.
 
-    The ulps are for small cases, where plain code is now and then exact by luck.
+    Plain code's error is its largest over these rows and 32 others like them, because in a single
+    row it is now and then tiny by luck; the ulps are for the rounding of the result itself.
     """
     assert got.dtype == np.float32
     assert got.shape == h.shape
     if h.size == 0:
         return
     exact = reference.affine_apply(affine, h, strengths)
+    others = make_rows(np.random.default_rng(0), 32, h.shape[1]) * np.sqrt(np.mean(h**2))
+    rows = np.concatenate([h, others])
+    factors = None if strengths is None else np.resize(strengths, len(rows))
     with np.errstate(invalid="ignore", divide="ignore"):
-        allowed = 2 * np.abs(plain(affine, h, strengths) - exact).max()
-    allowed += 2 * np.spacing(np.float32(np.abs(exact).max()))
+        errors = np.abs(
+            plain(affine, rows, factors) - reference.affine_apply(affine, rows, factors)
+        )
+    allowed = 2 * errors.max() + 2 * np.spacing(np.float32(np.abs(exact).max()))
     assert np.abs(got - exact).max() <= allowed
 
 
@@ -293,74 +296,6 @@ def test_refuses_shared_memory() -> None:
             core_call(out=out, **weights)
 
 
-# ---- torch ----
-
-
-def test_torch_uses_the_same_memory() -> None:
-    rng = np.random.default_rng(9)
-    affine, h = make_affine(rng, 48, 3), torch.from_numpy(make_rows(rng, 5, 48))
-    strengths = torch.tensor([1.0, 0.0, 0.5, 1.0, -1.0])
-    expected = kernels.affine_apply_numpy(affine, h.numpy(), strengths.numpy())
-    got = kernels.affine_apply(affine, h, strengths)
-    np.testing.assert_array_equal(got.numpy(), expected)
-    assert got.is_contiguous()
-
-    out = torch.empty(5, 96)[:, 48:]
-    assert kernels.affine_apply(affine, h, strengths, out=out) is out
-    np.testing.assert_array_equal(out.numpy(), expected)
-    with torch.inference_mode():
-        same = h.clone()
-        assert kernels.affine_apply(affine, same, strengths, out=same) is same
-        np.testing.assert_array_equal(same.numpy(), expected)
-
-
-def test_torch_gradients_are_refused_or_told() -> None:
-    affine = make_affine(np.random.default_rng(0), 6, 2)
-    h = torch.ones(2, 6, requires_grad=True)
-    with pytest.raises(ValueError, match=r"^\[affine_apply\] expected h without gradient"):
-        kernels.affine_apply(affine, h)
-    with torch.no_grad():
-        assert not kernels.affine_apply(affine, h).requires_grad
-
-    weight, saved = torch.ones(6, requires_grad=True), torch.ones(2, 6)
-    loss = (weight * saved).sum()
-    kernels.affine_apply(affine, saved, out=saved)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        torch.autograd.backward(loss)
-
-
-class OnCuda(torch.Tensor):
-    """Stands for a tensor on a GPU where there is none."""
-
-    is_cuda = True
-
-
-def test_torch_refusals() -> None:
-    affine = make_affine(np.random.default_rng(0), 6, 2)
-    good = torch.ones(2, 6)
-    refused: list[tuple[Any, type[Exception], str]] = [
-        (good.double(), TypeError, "expected h of dtype float32, got float64"),
-        (good.bfloat16(), TypeError, "expected h of dtype float32, got torch.bfloat16"),
-        (good.to("meta"), TypeError, "expected h on the CPU, got meta"),
-        (good.to_sparse(), TypeError, "expected h a dense tensor, got torch.sparse_coo"),
-        (torch.ones(2, 6, dtype=torch.complex64).conj().imag, TypeError, "negative bit"),
-        (good.numpy(), TypeError, "expected h a torch tensor, got ndarray"),
-        (good[0], ValueError, "expected h of 2"),
-        (good[None], ValueError, "expected h of 2"),
-        (torch.ones(2, 5), ValueError, r"expected h of shape \(n, 6\), got \(2, 5\)"),
-        (torch.ones(6, 2).T, ValueError, "expected h with adjacent elements"),
-    ]
-    for h, kind, message in refused:
-        with pytest.raises(kind, match=message):
-            kernels.affine_apply(affine, h)
-    with pytest.raises(ValueError, match="expected strengths of shape"):
-        kernels.affine_apply(affine, good, strengths=torch.ones(3))
-    with pytest.raises(ValueError, match="rows of their own memory"):
-        kernels.affine_apply(affine, good, out=torch.ones(1, 6).expand(2, 6))
-    with pytest.raises(BackendMissingError, match="this build has no CUDA kernels"):
-        kernels.affine_apply(affine, torch.ones(2, 6, device="meta").as_subclass(OnCuda))
-
-
 # ---- variants ----
 
 
@@ -394,13 +329,3 @@ def test_variant_from_the_environment(name: str, works: bool) -> None:
         assert run.returncode != 0
         assert "ValueError: [COGIT_CPU_VARIANT] expected" in run.stderr
         assert f"got '{name}'; choose" in run.stderr
-
-
-def test_aligned_weights_begin_on_a_cache_line() -> None:
-    for size in (1, 7, 896):
-        array = aligned_float32(np.arange(2 * size, dtype=np.float64).reshape(2, size))
-        assert array.ctypes.data % ALIGNMENT == 0
-        assert array.dtype == np.float32
-        assert array.flags.c_contiguous
-        assert aligned_float32(array) is array
-        np.testing.assert_array_equal(array.ravel(), np.arange(2 * size))
