@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from cogit import artefact
+from cogit.entries import entry
 from cogit.errors import ArtefactError
 from cogit.identity import ModelIdentity
 from cogit.layers import LayerRange
@@ -57,6 +58,12 @@ class Activations:
                 f"got {self.positive.shape} and {self.negative.shape}"
             )
             raise ValueError(message)
+        if not (np.isfinite(self.positive).all() and np.isfinite(self.negative).all()):
+            message = (
+                f"[activations] expected finite states, got NaN or infinity from "
+                f"{self.identity.name}"
+            )
+            raise ValueError(message)
 
     def at(self, layer: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The (pair, d_model) states of both classes at one block; ValueError if not recorded."""
@@ -74,12 +81,13 @@ class Activations:
     def load(cls, path: str | Path) -> Activations:
         tensors, data = artefact.read(path, "activations")
         try:
+            layers = entry(data, "layers", list)
             return cls(
                 positive=tensors["positive"],
                 negative=tensors["negative"],
-                layers=tuple(int(i) for i in data["layers"]),
-                tail=int(data["tail"]),
-                identity=ModelIdentity.from_json(data["model"]),
+                layers=tuple(entry(layers, i, int) for i in range(len(layers))),
+                tail=entry(data, "tail", int),
+                identity=ModelIdentity.from_json(entry(data, "model", dict)),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             message = f"[load] expected activations in {path}, got {error}"
@@ -105,7 +113,8 @@ def record(
     """Run both texts of every pair and keep the mean state of their last ``tail`` tokens.
 
     The first token never counts: it is an attention sink with a norm of its own. One pass serves
-    all layers. Raises ValueError for fewer than two pairs, a bad layer or a text of one token.
+    all layers. Raises ValueError for fewer than two pairs, a bad layer, a text of one token, or
+    states that are not finite.
     """
     if tail < 1:
         message = f"[record] expected tail >= 1, got {tail}"
@@ -123,9 +132,4 @@ def record(
         for offset, states in enumerate(backend.residuals(chunk, blocks)):
             first = max(1, states.shape[1] - tail)
             rows[:, start + offset] = states[:, first:].mean(axis=1)
-    if not np.isfinite(rows).all():
-        message = (
-            f"[record] expected finite states, got NaN or infinity from {backend.identity.name}"
-        )
-        raise ValueError(message)
     return Activations(rows[:, 0::2], rows[:, 1::2], blocks, tail, backend.identity)

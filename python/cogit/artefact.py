@@ -40,7 +40,7 @@ def write(path: str | Path, kind: str, tensors: Tensors, metadata: Mapping[str, 
         "kind": kind,
         "json": json.dumps(metadata, sort_keys=True, allow_nan=False),
     }
-    write_bytes(target, save(arrays, metadata=header))
+    write_bytes(target, _sorted_header(save(arrays, metadata=header)))
     return target
 
 
@@ -71,7 +71,8 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str
 
     source = Path(path)
     if not source.is_file():
-        message = f"[load] expected a file, got {source}, which does not exist"
+        state = "a folder" if source.is_dir() else "which does not exist"
+        message = f"[load] expected a file, got {source}, {state}"
         raise FileNotFoundError(message)
     if source.stat().st_size > _MAX_FILE:
         message = f"[load] {source} is larger than {_MAX_FILE // 2**30} GiB, the limit for a file"
@@ -99,6 +100,14 @@ def content_hash(tensors: Tensors, metadata: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def _sorted_header(data: bytes) -> bytes:
+    """The same safetensors file with its header in one order: safetensors shuffles the metadata."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors stay aligned
+    return len(header).to_bytes(8, "little") + header + data[start:]
+
+
 def _check_header(source: Path, kind: str, header: Mapping[str, str]) -> dict[str, Any]:
     if header.get("format") != "cogit":
         message = f"[load] expected a file written by cogit, got {source} of another origin"
@@ -114,7 +123,7 @@ def _check_header(source: Path, kind: str, header: Mapping[str, str]) -> dict[st
         raise ArtefactError(message)
     try:
         metadata = json.loads(header.get("json", ""))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         message = f"[load] expected JSON metadata in {source}, got {_one_line(error)}"
         raise ArtefactError(message) from error
     if not isinstance(metadata, dict):
@@ -131,4 +140,4 @@ def _check_finite(source: Path, tensors: Tensors) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).split())[:200]

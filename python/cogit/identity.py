@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cogit.entries import entry
 from cogit.errors import InterventionError
 
 _SAMPLE = 2**20
@@ -33,12 +34,12 @@ class ModelIdentity:
     def from_json(cls, data: dict[str, Any]) -> ModelIdentity:
         try:
             return cls(
-                name=str(data["name"]),
-                architecture=str(data["architecture"]),
-                n_layers=int(data["n_layers"]),
-                d_model=int(data["d_model"]),
-                vocab_size=int(data["vocab_size"]),
-                fingerprint=str(data.get("fingerprint", "")),
+                name=entry(data, "name", str),
+                architecture=entry(data, "architecture", str),
+                n_layers=entry(data, "n_layers", int),
+                d_model=entry(data, "d_model", int),
+                vocab_size=entry(data, "vocab_size", int),
+                fingerprint=entry(data, "fingerprint", str),
             )
         except (KeyError, TypeError, ValueError) as error:
             message = f"[model] expected a model's name and measures, got {data!r}"

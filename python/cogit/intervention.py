@@ -11,6 +11,7 @@ import numpy as np
 
 from cogit import __version__, artefact
 from cogit.affine import Affine
+from cogit.entries import entry
 from cogit.errors import ArtefactError
 from cogit.identity import ModelIdentity
 from cogit.layers import describe_blocks
@@ -55,7 +56,10 @@ class Intervention:
                     f"{self.identity.name}, got {operator.d_model} at block {layer}"
                 )
                 raise ValueError(message)
-        object.__setattr__(self, "operators", dict(sorted(self.operators.items())))
+        # NumPy's numbers are welcome, but only Python's own are the same again after a round trip.
+        operators = {int(layer): operator for layer, operator in sorted(self.operators.items())}
+        object.__setattr__(self, "operators", operators)
+        object.__setattr__(self, "strength", float(self.strength))
 
     @classmethod
     def everywhere(
@@ -110,15 +114,12 @@ class Intervention:
         """Read a file written by ``save``; ArtefactError names what is wrong with another."""
         tensors, data = artefact.read(path, _KIND)
         try:
-            operators = {
-                int(entry["layer"]): _load_operator(entry, tensors) for entry in data["operators"]
-            }
             return cls(
-                operators=operators,
-                identity=ModelIdentity.from_json(data["model"]),
-                strength=float(data["strength"]),
-                positions=Positions(**data["positions"]),
-                lineage=dict(data["lineage"]),
+                operators=_load_operators(entry(data, "operators", list), tensors),
+                identity=ModelIdentity.from_json(entry(data, "model", dict)),
+                strength=entry(data, "strength", float),
+                positions=Positions(**entry(data, "positions", dict)),
+                lineage=entry(data, "lineage", dict),
             )
         except (KeyError, TypeError, ValueError) as error:
             message = f"[load] expected an intervention in {path}, got {error}"
@@ -158,7 +159,14 @@ class Intervention:
         }
 
 
-def _load_operator(entry: Mapping[str, Any], tensors: Mapping[str, Any]) -> Operator:
-    name = entry["name"]
-    parts = {part: tensors[f"{name}.{part}"] for part in entry["tensors"]}
-    return load_operator(entry["kind"], parts, entry["parameters"])
+def _load_operators(saved: list[Any], tensors: Mapping[str, Any]) -> dict[int, Operator]:
+    operators: dict[int, Operator] = {}
+    for one in saved:
+        layer, name = entry(one, "layer", int), entry(one, "name", str)
+        if layer in operators:
+            message = f"block {layer} twice"
+            raise ValueError(message)
+        parts = {part: tensors[f"{name}.{part}"] for part in entry(one, "tensors", list)}
+        kind, parameters = entry(one, "kind", str), entry(one, "parameters", dict)
+        operators[layer] = load_operator(kind, parts, parameters)
+    return operators

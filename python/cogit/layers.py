@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_PART = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_PART = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class LayerRange:
         if missing:
             message = (
                 f"[layers] expected blocks of this model, 0..{n_layers - 1} "
-                f"({n_layers} blocks, all of them: 0-{n_layers}), got {self} "
-                f"with {_ranges(missing)}"
+                f"({n_layers} blocks, all of them: 0-{n_layers}), got {self}; "
+                f"{describe_blocks(missing)} {'is' if len(missing) == 1 else 'are'} not there"
             )
             raise ValueError(message)
         return self.blocks

@@ -18,6 +18,10 @@ class ContrastPair:
     negative: str
 
     def __post_init__(self) -> None:
+        texts: tuple[object, ...] = (self.positive, self.negative)
+        if not all(isinstance(text, str) for text in texts):
+            message = f"[pairs] expected two texts, got {self.positive!r} and {self.negative!r}"
+            raise TypeError(message)
         if not self.positive.strip() or not self.negative.strip():
             message = "[pairs] expected two texts, got an empty one"
             raise ValueError(message)
@@ -33,23 +37,30 @@ def load_pairs(path: str | Path) -> list[ContrastPair]:
     """
     source = Path(path)
     pairs: list[ContrastPair] = []
-    with source.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            if number > _MAX_PAIRS:
-                message = f"[pairs] expected at most {_MAX_PAIRS} lines in {source}"
-                raise ValueError(message)
-            try:
-                row = json.loads(line)
-                pairs.append(ContrastPair(str(row["positive"]), str(row["negative"])))
-            except (ValueError, KeyError, TypeError) as error:
-                message = (
-                    f'[pairs] expected {{"positive": …, "negative": …}} in {source}:{number}, '
-                    f"got {line.strip()[:80]!r} ({error})"
-                )
-                raise ValueError(message) from error
+    try:
+        with source.open(encoding="utf-8") as stream:
+            for number, line in enumerate(stream, 1):
+                if number > _MAX_PAIRS:
+                    message = f"[pairs] expected at most {_MAX_PAIRS} lines in {source}"
+                    raise ValueError(message)
+                if line.strip():
+                    pairs.append(_read_line(line, f"{source}:{number}"))
+    except UnicodeDecodeError as error:
+        message = f"[pairs] expected UTF-8 text in {source}, got {error.reason}"
+        raise ValueError(message) from error
     return require_pairs(pairs, str(source))
+
+
+def _read_line(line: str, where: str) -> ContrastPair:
+    try:
+        row = json.loads(line)
+        return ContrastPair(row["positive"], row["negative"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        message = (
+            f'[pairs] expected {{"positive": …, "negative": …}} in {where}, '
+            f"got {line.strip()[:80]!r} ({error})"
+        )
+        raise ValueError(message) from error
 
 
 def require_pairs(pairs: Sequence[ContrastPair], source: str = "the list") -> list[ContrastPair]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["all", "prompt", "generated", "range"]
-_RANGE = re.compile(r"(\d{1,9})-(\d{1,9})?")
+_RANGE = re.compile(r"(\d{1,9})-(\d{1,9})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,23 @@ class Positions:
                 f"got {self.kind!r}"
             )
             raise ValueError(message)
+        given: tuple[object, ...] = (self.start, self.stop, self.first_token)
+        kinds = (int, int | None, bool)
+        if not all(isinstance(value, kind) for value, kind in zip(given, kinds, strict=True)):
+            message = (
+                f"[positions] expected whole numbers and a boolean first_token, got start "
+                f"{self.start!r} stop {self.stop!r} first_token {self.first_token!r}"
+            )
+            raise TypeError(message)
         if self.start < 0 or (self.stop is not None and self.stop <= self.start):
             message = (
                 f"[positions] expected 0 <= start < stop, got start {self.start} stop {self.stop}"
+            )
+            raise ValueError(message)
+        if self.kind == "range" and self.stop == 1 and not self.first_token:
+            message = (
+                "[positions] expected a range beyond the first token, got 0-1; set first_token to "
+                "steer that one"
             )
             raise ValueError(message)
 

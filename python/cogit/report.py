@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,12 +79,18 @@ class Report:
         }
 
     def write(self, folder: Path) -> None:
-        """report.json, report.md, dose_response.png and effect_versus_kl.png into ``folder``."""
-        data = json.dumps(self.to_json(), indent=2, allow_nan=False).encode()
-        write_bytes(folder / "report.json", data)
-        write_bytes(folder / "report.md", self.to_markdown().encode())
-        self._plot_dose(folder / "dose_response.png")
-        self._plot_effect(folder / "effect_versus_kl.png")
+        """report.json, report.md, dose_response.png and effect_versus_kl.png into ``folder``.
+
+        Everything is made before anything is written, so that a failure leaves no half report.
+        """
+        files = {
+            "report.json": json.dumps(self.to_json(), indent=2, allow_nan=False).encode(),
+            "report.md": self.to_markdown().encode(),
+            "dose_response.png": self._plot_dose(),
+            "effect_versus_kl.png": self._plot_effect(),
+        }
+        for name, data in files.items():
+            write_bytes(folder / name, data)
 
     def to_markdown(self) -> str:
         """The report as people read it."""
@@ -107,7 +114,7 @@ class Report:
         parts += ["![effect against cost](effect_versus_kl.png)", ""]
         return "\n".join(parts)
 
-    def _plot_dose(self, path: Path) -> None:
+    def _plot_dose(self) -> bytes:
         figure, axes = _panels(len(self.backends))
         for axis, (name, report) in zip(axes, self.backends.items(), strict=True):
             for operator, points in report.dose.items():
@@ -118,9 +125,9 @@ class Report:
             axis.axvline(0, color="#cccccc", zorder=0)
             axis.legend(frameon=False)
         axes[0].set_ylabel("positive continuations, %")
-        _save(figure, path)
+        return _png(figure)
 
-    def _plot_effect(self, path: Path) -> None:
+    def _plot_effect(self) -> bytes:
         figure, axes = _panels(len(self.backends))
         for axis, (name, report) in zip(axes, self.backends.items(), strict=True):
             for arm, result in report.arms.items():
@@ -129,7 +136,7 @@ class Report:
             axis.set(title=name, xlabel="KL on neutral text, nats per token")
         axes[0].set_ylabel("lift on open prompts, points")
         axes[-1].legend(frameon=False, fontsize=8)
-        _save(figure, path)
+        return _png(figure)
 
 
 def rows_of(report: BackendReport) -> list[tuple[str, ...]]:
@@ -205,5 +212,7 @@ def _panels(n: int) -> tuple[Any, Sequence[Axes]]:
     return figure, axes
 
 
-def _save(figure: Any, path: Path) -> None:
-    figure.savefig(path, dpi=120)
+def _png(figure: Any) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=120)
+    return stream.getvalue()

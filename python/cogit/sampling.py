@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FinishReason = Literal["length", "stop"]
+# Uniforms are kept off 0 and 1, where the double logarithm is infinite.
+_SMALLEST, _LARGEST = np.float32(2.0**-32), np.float32(1.0 - 2.0**-24)
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,17 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         checks = {
-            "max_tokens >= 1": self.max_tokens >= 1,
-            "temperature >= 0": np.isfinite(self.temperature) and self.temperature >= 0,
-            "top_k >= 0": self.top_k >= 0,
-            "0 < top_p <= 1": 0 < self.top_p <= 1,
-            "seed >= 0": self.seed >= 0,
+            "max_tokens": ("max_tokens >= 1", self.max_tokens >= 1),
+            "temperature": (
+                "temperature >= 0",
+                np.isfinite(self.temperature) and self.temperature >= 0,
+            ),
+            "top_k": ("top_k >= 0", self.top_k >= 0),
+            "top_p": ("0 < top_p <= 1", 0 < self.top_p <= 1),
+            "seed": ("0 <= seed < 2^64", 0 <= self.seed < 2**64),
         }
-        for rule, holds in checks.items():
+        for name, (rule, holds) in checks.items():
             if not holds:
-                name = rule.split(" >")[0].split("< ")[-1].split(" <")[0]
                 message = f"[sampling] expected {rule}, got {getattr(self, name)}"
                 raise ValueError(message)
 
@@ -62,30 +66,49 @@ class Sampler:
     def __init__(self, options: SamplingOptions, rows: Sequence[int]) -> None:
         self.options = options
         self._streams = {
-            row: np.random.Generator(np.random.Philox(key=[options.seed, row])) for row in rows
+            row: np.random.Generator(
+                np.random.Philox(key=np.array([options.seed, row], dtype=np.uint64))
+            )
+            for row in rows
         }
 
     def choose(self, logits: NDArray[np.float32], rows: Sequence[int]) -> list[int]:
-        """Next tokens for (row, vocabulary) logits. ValueError if they are not finite."""
-        if np.isnan(logits).any():
-            message = "[sampling] expected logits without NaN; the model or the steering broke down"
-            raise ValueError(message)
-        return [self._one(line, row) for line, row in zip(logits, rows, strict=True)]
+        """Next tokens for (row, vocabulary) logits; -inf forbids a token.
 
-    def _one(self, logits: NDArray[np.float32], row: int) -> int:
+        ValueError for NaN, for +inf, and for a row that forbids every token.
+        """
+        best = logits.max(axis=1)
+        if not np.isfinite(best).all():
+            message = (
+                f"[sampling] expected finite logits, got {best[~np.isfinite(best)][0]} as the "
+                f"largest; the model or the steering broke down"
+            )
+            raise ValueError(message)
         options = self.options
         if options.temperature == 0:
-            return int(logits.argmax())
-        noise = self._streams[row].random(logits.size, dtype=np.float32)
-        scaled = logits.astype(np.float64) / options.temperature
-        keep = np.arange(logits.size)
-        if 0 < options.top_k < logits.size:
-            keep = np.argpartition(scaled, -options.top_k)[-options.top_k :]
-        if options.top_p < 1:
-            keep = _nucleus(scaled, keep, options.top_p)
-        tiny = np.finfo(np.float32).tiny
-        gumbel = -np.log(-np.log(np.clip(noise[keep], tiny, 1 - 1e-7)))
-        return int(keep[np.argmax(scaled[keep] + gumbel)])
+            return [int(token) for token in logits.argmax(axis=-1)]
+        noise = np.empty(logits.shape, np.float32)
+        for line, row in zip(noise, rows, strict=True):
+            self._streams[row].random(out=line, dtype=np.float32)
+        np.clip(noise, _SMALLEST, _LARGEST, out=noise)
+        scaled = logits / np.float32(options.temperature)
+        scores = scaled - np.log(-np.log(noise))
+        if 0 < options.top_k < logits.shape[1] or options.top_p < 1:
+            for line, score in zip(scaled, scores, strict=True):
+                score[~_kept(line, options)] = -np.inf
+        return [int(token) for token in scores.argmax(axis=-1)]
+
+
+def _kept(scaled: NDArray[np.float32], options: SamplingOptions) -> NDArray[np.bool_]:
+    """Which tokens survive top-k and top-p."""
+    keep = np.arange(scaled.size)
+    if 0 < options.top_k < scaled.size:
+        keep = np.argpartition(scaled, -options.top_k)[-options.top_k :]
+    if options.top_p < 1:
+        keep = _nucleus(scaled.astype(np.float64), keep, options.top_p)
+    mask = np.zeros(scaled.size, np.bool_)
+    mask[keep] = True
+    return mask
 
 
 def _nucleus(scaled: NDArray[np.float64], keep: NDArray[np.intp], top_p: float) -> NDArray[np.intp]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
+from cogit.errors import InterventionError
 from cogit.identity import ModelIdentity
 from cogit.intervention import Intervention
 from cogit.progress import track
@@ -108,9 +109,12 @@ class Backend(ABC):
 
     @contextmanager
     def steer(
-        self, intervention: Intervention, *, verify: bool = True
+        self, intervention: Intervention, *, verify: bool = True, control: bool = False
     ) -> Iterator[Verification | None]:
         """Steer within a ``with`` block and take the intervention away afterwards.
+
+        ``control`` says that the operators are meant to change nothing; without it, only strength
+        0 may do so.
 
         ``verify`` first runs a probe that compares the change that lands with the analytic one at
         every block and position, and zero elsewhere. Raises InterventionError when the model has
@@ -125,6 +129,12 @@ class Backend(ABC):
             )
             raise ValueError(message)
         intervention.identity.require_same_shape(self.identity)
+        if not control and intervention.strength != 0.0 and intervention.changes_nothing():
+            message = (
+                f"[steer] expected operators that change something, got zeros in "
+                f"{intervention.describe()}; use strength 0 or control=True for a control"
+            )
+            raise InterventionError(message)
         try:
             self.dial(intervention)
             yield verify_application(self, intervention) if verify else None
@@ -150,9 +160,7 @@ class Backend(ABC):
         Raises ValueError before any work when a prompt is empty or does not fit the context.
         """
         chosen = options or SamplingOptions()
-        ids = [self.tokenize(prompt) for prompt in prompts]
-        for prompt, tokens in zip(prompts, ids, strict=True):
-            self._require_fit(prompt, tokens, chosen.max_tokens)
+        ids = self.require_fit(prompts, chosen.max_tokens)
         sampler = Sampler(chosen, range(len(prompts)))
         order = sorted(range(len(prompts)), key=lambda row: len(ids[row]))
         starts = range(0, len(order), self.batch_size)
@@ -174,17 +182,21 @@ class Backend(ABC):
         reason: FinishReason = "stop" if ended else "length"
         return Sample(prompt, tuple(prompt_ids), tuple(kept), self.detokenize(kept), reason)
 
-    def _require_fit(self, prompt: str, ids: TokenIds, max_tokens: int) -> None:
-        if not ids:
-            message = f"[generate] expected a prompt of at least one token, got {prompt!r}"
-            raise ValueError(message)
-        if len(ids) + max_tokens > self.context_length:
-            message = (
-                f"[generate] expected prompt and continuation within the context of "
-                f"{self.context_length} tokens, got {len(ids)} + {max_tokens}; shorten the prompt "
-                f"or lower max_tokens"
-            )
-            raise ValueError(message)
+    def require_fit(self, prompts: Sequence[str], max_tokens: int) -> list[list[int]]:
+        """Token ids of the prompts; ValueError if one is empty or exceeds the context."""
+        tokenized = [self.tokenize(prompt) for prompt in prompts]
+        for prompt, ids in zip(prompts, tokenized, strict=True):
+            if not ids:
+                message = f"[generate] expected a prompt of at least one token, got {prompt!r}"
+                raise ValueError(message)
+            if len(ids) + max_tokens > self.context_length:
+                message = (
+                    f"[generate] expected prompt and continuation within the context of "
+                    f"{self.context_length} tokens, got {len(ids)} + {max_tokens}; shorten the "
+                    f"prompt or lower max_tokens"
+                )
+                raise ValueError(message)
+        return tokenized
 
     def __enter__(self) -> Self:
         return self

@@ -53,6 +53,10 @@ class TokenClock:
         if past == 0:
             self._prompt = total
 
+    def after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Forget the call, so that a block run on its own is refused and not steered by guess."""
+        self.positions = None
+
     def active(self, intervention: Intervention) -> Tensor | None:
         """A (batch · position,) mask of the tokens to steer; None where all of them are."""
         if self.positions is None or self._prompt is None:
@@ -83,7 +87,8 @@ class SteeringHooks:
         self._mask_of: Tensor | None = None
         folds = {} if intervention.strength == 0.0 else intervention.folds()
         self._handles = [
-            blocks[layer].register_forward_hook(self._hook(affine))
+            # First, so that whoever else watches a block's output sees the steered one.
+            blocks[layer].register_forward_hook(self._hook(affine), prepend=True)
             for layer, affine in folds.items()
         ]
 
@@ -106,7 +111,7 @@ class SteeringHooks:
 
     def _strengths(self) -> Tensor | None:
         """The mask of this forward call as float32 strengths, computed once for all blocks."""
-        if self._mask_of is not self._clock.positions:
+        if self._mask_of is None or self._mask_of is not self._clock.positions:
             active = self._clock.active(self._intervention)
             self._mask = None if active is None else active.float()
             self._mask_of = self._clock.positions

@@ -113,6 +113,7 @@ class LlamaEngine(LlamaHooks):
         self, text: str, add_special: bool = True, parse_special: bool = False
     ) -> list[int]:
         """Token ids of a text. ValueError if the model has no vocabulary."""
+        self._require_vocabulary()
         data = text.encode()
         size = len(data) + 8
         while True:
@@ -122,15 +123,13 @@ class LlamaEngine(LlamaHooks):
             )
             if n >= 0:
                 return list(ids[:n])
-            if -n <= size:
-                message = f"[tokenize] {self.description} has no vocabulary; pass token ids instead"
-                raise ValueError(message)
             size = -n
 
     def detokenize(self, ids: Sequence[int], special: bool = False) -> str:
         """Text of token ids; special tokens are left out unless asked for."""
-        tokens = (ctypes.c_int32 * len(ids))(*ids)
+        self._require_vocabulary()
         self._require_tokens(np.asarray(ids, np.int64))
+        tokens = (ctypes.c_int32 * len(ids))(*ids)
         size = 16 * len(ids) + 16
         while True:
             text = ctypes.create_string_buffer(size)
@@ -143,6 +142,7 @@ class LlamaEngine(LlamaHooks):
 
     def is_eog(self, token: int) -> bool:
         """Does this token end a generation?"""
+        self._live()
         return bool(self._api.llama_vocab_is_eog(self._vocab, token))
 
     # ---- the KV cache ----
@@ -217,6 +217,12 @@ class LlamaEngine(LlamaHooks):
         quantize_file(load_library(), Path(src), Path(dst), kind)
 
     # ---- checks ----
+
+    def _require_vocabulary(self) -> None:
+        self._live()  # the vocabulary is the model's
+        if self._api.llama_vocab_type(self._vocab) == 0:  # llama.cpp would abort the process
+            message = f"[LlamaEngine] {self.description} has no vocabulary; pass token ids instead"
+            raise ValueError(message)
 
     def _require_tokens(self, tokens: NDArray[Any]) -> None:
         require_range("tokens", tokens, self.n_vocab, "the vocabulary")

@@ -60,7 +60,7 @@ class LlamaLibrary:
         raise MemoryError(message) if code == -2 else ValueError(message)
 
     def take_log_error(self) -> str:
-        """What llama.cpp logged as its last error since the last call; empty if nothing."""
+        """What llama.cpp logged as its first error since the last call; empty if nothing."""
         return str(self.cogit.cogit_log_take_error().decode(errors="replace"))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -21,6 +22,7 @@ from transformers import (
 from cogit.backends.base import Backend, Probe, TokenIds
 from cogit.backends.blocks import count, find_blocks, text_config
 from cogit.backends.hooks import SteeringHooks, TokenClock, hidden_of
+from cogit.errors import ArtefactError
 from cogit.identity import ModelIdentity, file_fingerprint
 from cogit.intervention import Intervention
 from cogit.sampling import Sampler
@@ -56,14 +58,15 @@ class TransformersBackend(Backend):
             or getattr(config, "n_positions", None)
             or 2**31
         )
-        self.batch_size = 64
+        self.batch_size = 128
         self.precision = float(torch.finfo(model.dtype).eps)
         self.eos_ids = _eos_ids(model, tokenizer)
         self._blocks = find_blocks(model, self.identity.n_layers)
         self._clock = TokenClock()
-        self._clock_handle = model.register_forward_pre_hook(
-            self._clock.before_forward, with_kwargs=True
-        )
+        self._clock_handles = [
+            model.register_forward_pre_hook(self._clock.before_forward, with_kwargs=True),
+            model.register_forward_hook(self._clock.after_forward, always_call=True),
+        ]
         self._hooks: SteeringHooks | None = None
 
     @classmethod
@@ -81,10 +84,18 @@ class TransformersBackend(Backend):
             raise ValueError(message)
         target = resolve_device(device)
         source = _require_source(str(model))
-        loaded = AutoModelForCausalLM.from_pretrained(
-            source, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
-        )
+        try:
+            loaded = AutoModelForCausalLM.from_pretrained(
+                source, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+            )
+        except SafetensorError as error:
+            message = f"[model] expected whole safetensors files in {source}, got: {error}"
+            raise ArtefactError(message) from error
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+            # Some classes load without their files and then know no text at all.
+            message = f"[model] expected a tokenizer in {source}, got one without a vocabulary"
+            raise ArtefactError(message)
         folder = Path(source)
         if folder.is_dir():
             fingerprint = file_fingerprint(list(folder.glob("*.safetensors")))
@@ -134,7 +145,8 @@ class TransformersBackend(Backend):
 
     def close(self) -> None:
         self._attach(None)
-        self._clock_handle.remove()
+        for handle in self._clock_handles:
+            handle.remove()
 
     def _attach(self, intervention: Intervention | None) -> None:
         if self._hooks is not None:
@@ -182,7 +194,7 @@ class TransformersBackend(Backend):
             def keep(module: Any, args: Any, output: Any) -> None:
                 seen[layer, late] = hidden_of(output).detach().float().cpu()
 
-            # `prepend` runs before the steering hook, the other after it.
+            # `prepend` runs before the steering hook, which came earlier; the other after it.
             return self._blocks[layer].register_forward_hook(keep, prepend=not late)
 
         handles = [watch(layer, late=late) for layer in layers for late in (False, True)]

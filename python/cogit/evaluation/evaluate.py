@@ -23,22 +23,27 @@ if TYPE_CHECKING:
     from cogit.backends.base import Backend
 
 SIGNS = (1, -1)
+_N_EXAMPLES = 3
 Judge = Callable[[str], int]
 """Text to +1, -1 or 0."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to steer, in both directions; None steers nothing."""
+    """One way to steer, in both directions; None steers nothing.
+
+    control: the interventions are meant to change nothing.
+    """
 
     name: str
     interventions: Mapping[int, Intervention] | None
+    control: bool = False
 
     @classmethod
-    def both_ways(cls, name: str, intervention: Intervention) -> Arm:
+    def both_ways(cls, name: str, intervention: Intervention, *, control: bool = False) -> Arm:
         """The intervention towards +1, and at the opposite strength towards -1."""
         towards = {sign: intervention.at_strength(sign * intervention.strength) for sign in SIGNS}
-        return cls(name, towards)
+        return cls(name, towards, control)
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,7 @@ class Evaluator:
 
     def run(self, arm: Arm, *, verify: bool = True) -> ArmResult:
         """Generate, judge and measure one arm."""
-        chosen = arm.interventions
-        run = self._plain if chosen is None else self._sample(chosen, verify=verify)
+        run = self._plain if arm.interventions is None else self._sample(arm, verify=verify)
         hits_open, hits_opposite = self._open_hits(run), self._opposite_hits(run)
         texts = [sample for sign in SIGNS for sample in run.open_samples[sign]]
         nll = measures.negative_log_likelihood(self._backend, texts)
@@ -139,7 +143,7 @@ class Evaluator:
             repetition=measures.repetition(texts),
             hits_open=hits_open,
             hits_opposite=hits_opposite,
-            examples=tuple(run.open_samples[sign][i] for i in range(3) for sign in SIGNS),
+            examples=self._examples(run),
         )
 
     def share_positive(self, intervention: Intervention) -> float:
@@ -156,10 +160,10 @@ class Evaluator:
         logits = self._backend.logits(self._neutral)
         return _Run(dict.fromkeys(SIGNS, run), opposite, dict.fromkeys(SIGNS, logits))
 
-    def _sample(self, interventions: Mapping[int, Intervention], *, verify: bool) -> _Run:
+    def _sample(self, arm: Arm, *, verify: bool) -> _Run:
         run = _Run({}, {}, {})
-        for sign, intervention in interventions.items():
-            with self._backend.steer(intervention, verify=verify):
+        for sign, intervention in (arm.interventions or {}).items():
+            with self._backend.steer(intervention, verify=verify, control=arm.control):
                 run.open_samples[sign] = self._generate(self._data.open_prompts)
                 run.opposite_samples[sign] = self._generate(self._data.opposite[sign])
                 run.neutral_logits[sign] = self._backend.logits(self._neutral)
@@ -167,6 +171,10 @@ class Evaluator:
 
     def _generate(self, prompts: Sequence[str]) -> list[Sample]:
         return self._backend.generate(prompts, self._data.sampling)
+
+    def _examples(self, run: _Run) -> tuple[Sample, ...]:
+        n = min(_N_EXAMPLES, len(self._data.open_prompts))
+        return tuple(run.open_samples[sign][i] for i in range(n) for sign in SIGNS)
 
     def _open_hits(self, run: _Run) -> NDArray[np.float64]:
         return np.stack([self._hits(run.open_samples[sign], sign) for sign in SIGNS], axis=1)

@@ -22,8 +22,12 @@ def log_likelihoods(
     """Log-likelihood of every token but the first, in nats, as steered now. (position - 1,)"""
     result: list[NDArray[np.float64]] = []
     for ids, logits in zip(sequences, backend.logits(sequences), strict=True):
-        logs = log_softmax(logits[:-1].astype(np.float64), axis=-1)
-        result.append(logs[np.arange(len(ids) - 1), list(ids[1:])])
+        rows = logits[:-1]
+        top = rows.max(axis=-1, keepdims=True)
+        # Float32 exponentials, float64 sum: the error stays below that of the logits themselves.
+        total = np.log(np.exp(rows - top).sum(axis=-1, dtype=np.float64))
+        chosen = rows[np.arange(len(rows)), list(ids[1:])]
+        result.append(chosen.astype(np.float64) - top[:, 0] - total)
     return result
 
 
@@ -42,14 +46,28 @@ def negative_log_likelihood(backend: Backend, samples: Sequence[Sample]) -> floa
 def token_divergence(
     plain: Sequence[NDArray[np.float32]], steered: Sequence[NDArray[np.float32]]
 ) -> float:
-    """Mean KL(plain ‖ steered) per token, in nats, of two runs over the same sequences."""
+    """Mean KL(plain ‖ steered) per token, in nats, of two runs over the same sequences.
+
+    A token that the plain run rules out (a logit of -inf) adds nothing. Raises ValueError where
+    logits are NaN: a broken run has no divergence, least of all a small one.
+    """
     totals = 0.0
     count = 0
     for a, b in zip(plain, steered, strict=True):
+        if a.shape != b.shape or np.isnan(a).any() or np.isnan(b).any():
+            message = (
+                f"[divergence] expected logits of one shape without NaN, got {a.shape} and "
+                f"{b.shape}; check the model, or lower the strength"
+            )
+            raise ValueError(message)
         log_a = log_softmax(a.astype(np.float64), axis=-1)
         log_b = log_softmax(b.astype(np.float64), axis=-1)
-        totals += float((np.exp(log_a) * (log_a - log_b)).sum())
+        possible = log_a > -np.inf
+        totals += float((np.exp(log_a[possible]) * (log_a[possible] - log_b[possible])).sum())
         count += len(a)
+    if count == 0:
+        message = "[divergence] expected logits of at least one token, got none"
+        raise ValueError(message)
     return max(0.0, totals / count)
 
 

@@ -35,7 +35,7 @@ def bootstrap_mean(values: ArrayLike, *, seed: int = 42) -> Interval:
     together, since they are not independent (cluster bootstrap: Efron & Tibshirani 1993).
     """
     array = np.asarray(values, dtype=np.float64)
-    if array.size == 0 or not np.isfinite(array).all():
+    if array.ndim == 0 or array.size == 0 or not np.isfinite(array).all():
         message = f"[bootstrap] expected finite values of at least one prompt, got {array.shape}"
         raise ValueError(message)
     prompts = array.reshape(len(array), -1).mean(axis=1)

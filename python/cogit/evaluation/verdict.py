@@ -54,10 +54,13 @@ def judge(
             f"{len(same_subspace)} and {len(random_subspace)}"
         )
         raise ValueError(message)
+    if not unchanged:
+        message = "[verdict] expected at least one arm that must change nothing, got none"
+        raise ValueError(message)
     lift = learned.lift
     strongest = max(arm.lift.mean for arm in same_subspace)
     elsewhere = float(np.mean([arm.lift.mean for arm in random_subspace]))
-    exact = {name: arm.lift == Interval(0.0, 0.0, 0.0) for name, arm in unchanged.items()}
+    exact = {name: _is_plain(arm) for name, arm in unchanged.items()}
     criteria = (
         Criterion(
             f"lift at least {MIN_LIFT:g} points, interval above 0",
@@ -88,3 +91,9 @@ def judge(
     )
     overall = "effect" if all(c.holds for c in criteria) else "no effect"
     return Verdict(overall, criteria)
+
+
+def _is_plain(arm: ArmResult) -> bool:
+    """No prompt judged otherwise and no logit moved on neutral text."""
+    none = Interval(0.0, 0.0, 0.0)
+    return arm.lift == none and arm.override == none and arm.neutral_kl == 0.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from cogit.affine import Affine
+from cogit.entries import entry
 from cogit.operators import portable_random
 from cogit.operators.base import ControlSpace, Operator, as_vector, register
 
@@ -41,6 +42,8 @@ class Commitment(Operator):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vector", as_vector("vector", self.vector))
+        object.__setattr__(self, "k", int(self.k))
+        object.__setattr__(self, "seed", int(self.seed))
         if not 1 <= self.k <= _MAX_K:
             message = f"[commitment] expected 1 <= k <= {_MAX_K}, got {self.k}"
             raise ValueError(message)
@@ -54,7 +57,10 @@ class Commitment(Operator):
         z = portable_random.normal(seed, _DRAW, k) / np.sqrt(k)
         limit = np.sqrt(6.0 / (d_model + k))
         projection = limit * (2.0 * portable_random.uniform(seed, _PROJECTION, d_model * k) - 1.0)
-        vector = projection.reshape(d_model, k) @ z
+        vector = np.zeros(d_model)
+        # Summed in a fixed order: a matrix product's order, and so its last bit, is the machine's.
+        for column, draw in zip(projection.reshape(d_model, k).T, z, strict=True):
+            vector += column * draw
         _LOG.info(
             "commitment drawn: seed %d, k %d, |z*| %.4f, |W_c z*| %.4f",
             seed,
@@ -91,7 +97,8 @@ class Commitment(Operator):
 
     @classmethod
     def from_parts(cls, tensors: Mapping[str, NDArray[Any]], parameters: Mapping[str, Any]) -> Self:
-        return cls(tensors["vector"], int(parameters["k"]), int(parameters["seed"]))
+        k, seed = entry(parameters, "k", int), entry(parameters, "seed", int)
+        return cls(tensors["vector"], k, seed)
 
     @classmethod
     def example(cls, d_model: int, seed: int) -> Self:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from cogit.affine import Affine
+from cogit.entries import entry
 from cogit.operators.base import ControlSpace, Operator, random_direction, register
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Random(Operator):
     source: ClassVar[str] = "cogit"
 
     def __post_init__(self) -> None:
+        for name, kind in (("width", int), ("length", float), ("seed", int)):
+            object.__setattr__(self, name, kind(getattr(self, name)))
         if self.width < 1 or not np.isfinite(self.length) or self.length < 0:
             message = (
                 f"[random] expected width >= 1 and a finite length >= 0, got {self.width} "
@@ -64,7 +67,11 @@ class Random(Operator):
 
     @classmethod
     def from_parts(cls, tensors: Mapping[str, NDArray[Any]], parameters: Mapping[str, Any]) -> Self:
-        return cls(int(parameters["width"]), float(parameters["length"]), int(parameters["seed"]))
+        return cls(
+            width=entry(parameters, "width", int),
+            length=entry(parameters, "length", float),
+            seed=entry(parameters, "seed", int),
+        )
 
     @classmethod
     def example(cls, d_model: int, seed: int) -> Self:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from cogit.affine import Affine
+from cogit.entries import entry
 from cogit.operators.base import (
     ALWAYS,
     ControlSpace,
@@ -47,7 +48,8 @@ class Unitary(Operator):
 
     U^λ is unitary for every real λ; λ = 0 is the identity and -λ the inverse on the lifted state.
     The default fit turns by an angle θ in the plane of reference and mean difference u:
-    h' = h + u·[(cos λθ - 1)·u·(h - μ) + sin(λθ)·c]. θ → 0 is the additive vector, 90° a clamp.
+    h' = h + u·[(cos λθ - 1)·u·(h - μ) + sin(λθ)·c] + (cos λθ - 1)·v·v·(h - μ), where v is u's
+    complex partner, the second basis vector. θ → 0 is the additive vector, 90° a clamp.
     On real activations the complex structure brings nothing over a real rotation of the same plane.
     """
 
@@ -83,6 +85,8 @@ class Unitary(Operator):
         if not np.isfinite(self.amplitude):
             message = f"[unitary] expected a finite amplitude, got {self.amplitude}"
             raise ValueError(message)
+        object.__setattr__(self, "amplitude", float(self.amplitude))
+        object.__setattr__(self, "restore", bool(self.restore))
 
     @classmethod
     def fit(
@@ -98,8 +102,8 @@ class Unitary(Operator):
         """Fit in closed form.
 
         method: ``plane`` (rotation by ``angle`` degrees, the robust default), ``procrustes`` (with
-        a pull to the identity), ``direct`` (Kato rotation between the class centroids) or ``born``
-        (Born-fidelity ascent, which destroys text and is kept for comparison).
+        a pull to the identity), ``direct`` (Kato rotation between the classes' leading states) or
+        ``born`` (Born-fidelity ascent, which destroys text and is kept for comparison).
         gain: the reference amplitude in units of half the class separation.
         """
         if method not in FITS:
@@ -166,8 +170,8 @@ class Unitary(Operator):
             mean=tensors["mean"],
             basis=tensors["basis"],
             matrix=tensors["matrix_real"] + 1j * tensors["matrix_imag"],
-            amplitude=float(parameters["amplitude"]),
-            restore=bool(parameters["restore"]),
+            amplitude=entry(parameters, "amplitude", float),
+            restore=entry(parameters, "restore", bool),
         )
 
     @classmethod

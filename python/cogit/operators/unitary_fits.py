@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FitName = Literal["plane", "procrustes", "direct", "born"]
 _BORN_STEPS = 200
 _BORN_GAIN = 1e-9
+_PARALLEL = 1e-12
 
 
 def plane(subspace: Subspace, amplitude: float, angle: float, pull: float) -> Complex:
@@ -36,11 +37,23 @@ def procrustes(subspace: Subspace, amplitude: float, angle: float, pull: float) 
 
 
 def direct(subspace: Subspace, amplitude: float, angle: float, pull: float) -> Complex:
-    """Kato's direct rotation between the leading eigenspaces of the class densities."""
+    """The direct rotation (Kato) that carries the leading state of one class density to the other.
+
+    Kato's formula polar(QP + (1-Q)(1-P)) chooses the states' phases by a positive overlap, and so
+    turns the wrong way once they are more than 90° apart. Here their reference amplitudes are
+    positive instead; where the overlap is positive too, both rotations are the same.
+    """
     source, target = _lifted(subspace, amplitude)
-    start, end = _leading_projector(source), _leading_projector(target)
-    eye = np.eye(len(start))
-    return polar(end @ start + (eye - end) @ (eye - start))
+    start, end = _leading_state(source), _leading_state(target)
+    overlap = np.vdot(start, end)
+    across = end - overlap * start
+    length = float(np.linalg.norm(across))
+    matrix = np.eye(len(start), dtype=np.complex128)
+    if length < _PARALLEL:
+        return matrix
+    plane_basis = np.column_stack([start, across / length])
+    turned = np.array([[overlap, -length], [length, overlap.conj()]])
+    return polar(matrix + plane_basis @ (turned - np.eye(2)) @ plane_basis.conj().T)
 
 
 def born(subspace: Subspace, amplitude: float, angle: float, pull: float) -> Complex:
@@ -110,7 +123,8 @@ def lift(coordinates: NDArray[np.float64], amplitude: float) -> Complex:
     return np.asarray(states / np.linalg.norm(states, axis=1, keepdims=True))
 
 
-def _leading_projector(states: Complex) -> Complex:
+def _leading_state(states: Complex) -> Complex:
+    """The first eigenvector of a class density, with a positive reference amplitude."""
     density = states.T @ states.conj() / len(states)
     leading = np.linalg.eigh(density)[1][:, -1]
-    return np.outer(leading, leading.conj())
+    return np.asarray(leading * np.exp(-1j * np.angle(leading[0])))
