@@ -1,0 +1,51 @@
+"""``cogit inspect``: what a file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cogit.cli.console import print_json
+
+NAME = "inspect"
+
+
+def command(
+    file: Annotated[
+        Path, typer.Argument(help="Intervention, activations, GGUF file or model folder.")
+    ],
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what a file holds, without loading a model."""
+    from cogit.inspection import inspect_path
+
+    facts = inspect_path(file)
+    if json_output:
+        print_json(facts)
+        return
+    for name, value in facts.items():
+        if name == "operators":
+            for operator in value:
+                print(f"{'block ' + str(operator['block']):<16}{_operator(operator)}")
+        else:
+            print(f"{name.replace('_', ' '):<16}{_plain(value)}")
+
+
+def _operator(facts: dict[str, Any]) -> str:
+    restore = "restores the norm" if facts["restores_norm"] else "no norm restore"
+    return (
+        f"{facts['kind']}: {facts['formula']}; rank {facts['rank']}, constant part of norm "
+        f"{facts['constant_norm']:.4g}, {restore}"
+    )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(part)}" for name, part in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "not given" if value is None else str(value)

@@ -1,0 +1,46 @@
+"""The ``cogit`` command: a list of its subcommands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from cogit import __version__
+from cogit.cli import demo, doctor, inspect, parity
+from cogit.cli.errors import run
+
+app = typer.Typer(
+    name="cogit",
+    help="Steer language models by their representations, and prove that it worked.",
+    epilog="One-shot generation is the command cogit-infer.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for module in (demo, doctor, inspect, parity):
+    app.command(module.NAME)(module.command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cogit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Steer language models by their representations, and prove that it worked."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run(app, "cogit", arguments)

@@ -1,0 +1,213 @@
+"""What a file is, read from its header: interventions, activations, GGUF files, model folders."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cogit.errors import ArtefactError
+from cogit.layers import describe_blocks
+
+Facts = dict[str, Any]
+_GGUF_MAGIC = b"GGUF"
+_WIDTHS = ("hidden_size", "n_embd", "d_model")
+_DEPTHS = ("num_hidden_layers", "n_layer", "num_layers")
+_CONTEXTS = ("max_position_embeddings", "n_positions")
+
+
+def inspect_path(path: str | Path) -> Facts:
+    """The facts of a file or folder, JSON-ready; ``kind`` says what it is.
+
+    Raises FileNotFoundError, or ArtefactError for a file that is none of the known kinds.
+    """
+    source = Path(path).expanduser()
+    if source.is_dir():
+        return _model_folder(source)
+    if not source.is_file():
+        message = f"[inspect] expected a file or a model folder, got {source}, which does not exist"
+        raise FileNotFoundError(message)
+    with source.open("rb") as stream:
+        magic = stream.read(4)
+    if magic == _GGUF_MAGIC:
+        return inspect_gguf(source)
+    kind = _artefact_kind(source)
+    if kind == "intervention":
+        return _intervention(source)
+    if kind == "activations":
+        return _activations(source)
+    message = (
+        f"[inspect] expected an intervention, activations, a GGUF file or a model folder, got "
+        f"{source} of kind {kind}"
+    )
+    raise ArtefactError(message)
+
+
+def inspect_gguf(source: Path) -> Facts:
+    """Architecture, measures and quantisation of a GGUF file; weights are not read."""
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(source)
+        fields = {name: reader.get_field(name) for name in reader.fields}
+        values = {
+            name: field.contents()
+            for name, field in fields.items()
+            if field is not None and not name.startswith("tokenizer.ggml.")
+        }
+        tokens = reader.get_field("tokenizer.ggml.tokens")
+        quantisation = Counter(tensor.tensor_type.name for tensor in reader.tensors)
+    except (ValueError, KeyError, IndexError, OSError) as error:
+        message = f"[inspect] expected a whole GGUF file, got {source}: {_one_line(error)}"
+        raise ArtefactError(message) from error
+    architecture = str(values.get("general.architecture", "unknown"))
+    file_type = values.get("general.file_type")
+    return {
+        "kind": "gguf",
+        "file": str(source),
+        "bytes": source.stat().st_size,
+        "name": values.get("general.name"),
+        "architecture": architecture,
+        "blocks": values.get(f"{architecture}.block_count"),
+        "width": values.get(f"{architecture}.embedding_length"),
+        "vocabulary": None if tokens is None else len(tokens.data),
+        "context": values.get(f"{architecture}.context_length"),
+        "tokenizer": _tokenizer_name(reader),
+        "file_type": None if file_type is None else file_type_name(int(file_type)),
+        "tensor_types": dict(quantisation.most_common()),
+    }
+
+
+def gguf_type(path: str | Path) -> str:
+    """The file type that a GGUF declares, such as F32 or Q4_K_M; ArtefactError if it does not."""
+    facts = inspect_path(path)
+    if facts["kind"] != "gguf" or facts["file_type"] is None:
+        message = f"[inspect] expected a GGUF file that names its type, got {path}, {facts['kind']}"
+        raise ArtefactError(message)
+    return str(facts["file_type"])
+
+
+def file_type_name(number: int) -> str:
+    """llama.cpp's name of a ``general.file_type``, such as F32, Q8_0 or Q4_K_M."""
+    from gguf import LlamaFileType
+
+    try:
+        return str(LlamaFileType(number).name).removeprefix("MOSTLY_").removeprefix("ALL_")
+    except ValueError:
+        return f"unknown type {number}"
+
+
+def _tokenizer_name(reader: Any) -> str | None:
+    field = reader.get_field("tokenizer.ggml.model")
+    return None if field is None else str(field.contents())
+
+
+def _artefact_kind(source: Path) -> str:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(source, framework="np") as stream:
+            header = stream.metadata() or {}
+    except SafetensorError as error:
+        message = f"[inspect] expected a whole safetensors or GGUF file, got {source}: {error}"
+        raise ArtefactError(message) from error
+    if header.get("format") != "cogit":
+        return "safetensors of another origin"
+    return str(header.get("kind"))
+
+
+def _intervention(source: Path) -> Facts:
+    from cogit.intervention import Intervention
+
+    loaded = Intervention.load(source)
+    operators = []
+    for layer, fold in loaded.folds().items():
+        operator = loaded.operators[layer]
+        operators.append(
+            {
+                "block": layer,
+                "kind": operator.kind,
+                "formula": operator.formula,
+                "parameters": operator.parameters(),
+                "rank": fold.rank,
+                "constant_norm": float(np.linalg.norm(fold.c.astype(np.float64))),
+                "restores_norm": fold.restore,
+            }
+        )
+    return {
+        "kind": "intervention",
+        "file": str(source),
+        "bytes": source.stat().st_size,
+        "steers": describe_blocks(loaded.layers),
+        "strength": loaded.strength,
+        "positions": str(loaded.positions),
+        "changes_nothing": loaded.changes_nothing(),
+        "operators": operators,
+        "model": loaded.identity.to_json(),
+        "lineage": dict(loaded.lineage),
+        "content_hash": loaded.content_hash,
+    }
+
+
+def _activations(source: Path) -> Facts:
+    from cogit.activations import Activations
+
+    loaded = Activations.load(source)
+    return {
+        "kind": "activations",
+        "file": str(source),
+        "bytes": source.stat().st_size,
+        "recorded": describe_blocks(loaded.layers),
+        "pairs": int(loaded.positive.shape[1]),
+        "width": int(loaded.positive.shape[2]),
+        "tail": loaded.tail,
+        "class_distance": {
+            str(layer): float(np.linalg.norm((positive - negative).mean(axis=0)))
+            for layer, positive, negative in zip(
+                loaded.layers, loaded.positive, loaded.negative, strict=True
+            )
+        },
+        "model": loaded.identity.to_json(),
+    }
+
+
+def _model_folder(source: Path) -> Facts:
+    """A transformers model folder, by its config.json alone."""
+    path = source / "config.json"
+    if not path.is_file():
+        message = f"[inspect] expected a model folder with config.json, got {source}"
+        raise FileNotFoundError(message)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        text = config.get("text_config") or config
+        measures = {
+            "blocks": _first(text, _DEPTHS),
+            "width": _first(text, _WIDTHS),
+            "context": _first(text, _CONTEXTS),
+        }
+    except (ValueError, AttributeError) as error:
+        message = f"[inspect] expected a JSON object in {path}, got {_one_line(error)}"
+        raise ArtefactError(message) from error
+    weights = sorted(source.glob("*.safetensors"))
+    return {
+        "kind": "model folder",
+        "file": str(source),
+        "architecture": text.get("model_type"),
+        "classes": config.get("architectures"),
+        **measures,
+        "vocabulary": text.get("vocab_size"),
+        "dtype": config.get("dtype") or config.get("torch_dtype"),
+        "weight_files": [weight.name for weight in weights],
+        "weight_bytes": sum(weight.stat().st_size for weight in weights),
+    }
+
+
+def _first(config: Facts, names: tuple[str, ...]) -> Any:
+    return next((config[name] for name in names if config.get(name) is not None), None)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
