@@ -6,6 +6,7 @@ BUILD ?= build
 JOBS ?= 2
 CMAKE ?= cmake
 CMAKE_ARGS ?=
+CLANG_FORMAT ?= $(dir $(shell command -v $(PYTHON)))clang-format
 
 SOURCES_CPP = $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu')
 RUN = PYTHONPATH=python $(PYTHON)
@@ -21,12 +22,12 @@ check:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(RUN) -m mypy
-	clang-format --dry-run --Werror $(SOURCES_CPP)
+	$(CLANG_FORMAT) --dry-run --Werror $(SOURCES_CPP)
 
 format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
-	clang-format -i $(SOURCES_CPP)
+	$(CLANG_FORMAT) -i $(SOURCES_CPP)
 
 test:
 	$(RUN) -m pytest
@@ -35,7 +36,7 @@ test-all:
 	$(RUN) -m pytest -m "not gpu"
 
 bench:
-	$(RUN) -m bench
+	$(RUN) -m bench.kernels
 
 asan:
 	$(CMAKE) --preset asan -DPython_EXECUTABLE=$$(command -v $(PYTHON))

@@ -73,7 +73,8 @@ function(cogit_add_llama_adapter tree)
   target_include_directories(cogit_llama_adapter SYSTEM PRIVATE
     "${tree}/src" "${tree}/include" "${tree}/ggml/include")
   target_compile_definitions(cogit_llama_adapter PRIVATE LLAMA_SHARED LLAMA_BUILD)
-  target_compile_options(cogit_llama_adapter PRIVATE -Wall -Wextra -Wconversion)
+  target_compile_options(cogit_llama_adapter PRIVATE -Wall -Wextra -Wconversion
+                         "-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=")
   target_sources(llama PRIVATE $<TARGET_OBJECTS:cogit_llama_adapter>)
 endfunction()
 
@@ -84,6 +85,10 @@ function(cogit_add_llama source)
   set(CMAKE_POSITION_INDEPENDENT_CODE ON)
   set(CMAKE_C_VISIBILITY_PRESET hidden)
   set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+  # Assertions quote their file: without the map, the build directory would be in the library, and
+  # ccache would miss in every new one.
+  string(APPEND CMAKE_C_FLAGS " -ffile-prefix-map=${CMAKE_BINARY_DIR}/=")
+  string(APPEND CMAKE_CXX_FLAGS " -ffile-prefix-map=${CMAKE_BINARY_DIR}/=")
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # Unique symbols are merged over all libraries of a process, hidden or not.
     string(APPEND CMAKE_CXX_FLAGS " -fno-gnu-unique")
