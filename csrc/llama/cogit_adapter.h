@@ -43,9 +43,7 @@ struct Strength {
   llama_pos begin = 0;
   llama_pos end = INT_MAX;
 
-  float at(llama_pos position) const {
-    return position >= begin && position < end ? value : 0.0F;
-  }
+  float at(llama_pos position) const { return position >= begin && position < end ? value : 0.0F; }
 };
 
 struct CaptureSite {

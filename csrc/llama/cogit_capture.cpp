@@ -1,5 +1,5 @@
-// The C interface of captures: rows of the residual stream, written inside the graph to tensors that
-// live on the device of their block. See cogit_llama.h.
+// The C interface of captures: rows of the residual stream, written inside the graph to tensors
+// that live on the device of their block. See cogit_llama.h.
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -68,8 +68,8 @@ int32_t cogit_capture_begin(llama_context* ctx, const int32_t* layers, int32_t n
   return cogit::guarded(kWhere, [&] {
     constexpr uint32_t kSides = COGIT_CAPTURE_BEFORE | COGIT_CAPTURE_AFTER;
     if ((flags & kSides) == 0 || (flags & ~(kSides | COGIT_CAPTURE_HALF)) != 0) {
-      return fail_argument(kWhere, "expected before, after or both, got flags " +
-                                       std::to_string(flags));
+      return fail_argument(kWhere,
+                           "expected before, after or both, got flags " + std::to_string(flags));
     }
     if (layers == nullptr || n_layers < 1 || max_rows < 1) {
       return fail_argument(kWhere, "expected at least one layer and one row, got " +
@@ -88,6 +88,9 @@ int32_t cogit_capture_begin(llama_context* ctx, const int32_t* layers, int32_t n
         capture.sites[layers[i]] = new_site(ctx, layers[i], max_rows, flags);
       }
     }
+    // Here and not while a graph runs, where a failure could not be reported.
+    capture.sequences.reserve(static_cast<size_t>(max_rows));
+    capture.positions.reserve(static_cast<size_t>(max_rows));
     cogit::synchronize(ctx);
     cogit_adapter& adapter = cogit::adapter_of(ctx);
     adapter.capture = std::move(capture);

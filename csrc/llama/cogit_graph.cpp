@@ -164,7 +164,8 @@ class GraphInput final : public llm_graph_input_i {
   std::vector<int32_t> output_layers_;       // captured with output rows
 };
 
-GraphInput& input_of(const llm_graph_context& graph, const std::shared_ptr<cogit_adapter>& adapter) {
+GraphInput& input_of(const llm_graph_context& graph,
+                     const std::shared_ptr<cogit_adapter>& adapter) {
   auto& inputs = graph.res->inputs;
   for (auto it = inputs.rbegin(); it != inputs.rend(); ++it) {
     auto* input = dynamic_cast<GraphInput*>(it->get());
@@ -203,8 +204,8 @@ class BlockBuilder {
 
  private:
   // moved * sqrt(|h|^2 / |moved|^2). Both squares come from the same kernels, so an unchanged row
-  // gets exactly 1. FLT_MIN is lost in any normal sum and makes 0/0 one; the clamp keeps x/0 finite,
-  // so that a row moved to 0 stays 0.
+  // gets exactly 1. FLT_MIN is lost in any normal sum and makes 0/0 one; the clamp keeps x/0
+  // finite, so that a row moved to 0 stays 0.
   ggml_tensor* restore(ggml_tensor* h, ggml_tensor* moved) {
     ggml_tensor* ratio = node(ggml_div(ctx_, square_norm(h), square_norm(moved)), "ratio");
     ratio = node(ggml_clamp(ctx_, ratio, 0.0F, FLT_MAX), "ratio_finite");

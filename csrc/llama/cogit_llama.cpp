@@ -29,7 +29,6 @@ bool TensorStore::allocate(ggml_backend_buffer_type_t type, ggml_backend_buffer_
   if (buffer_ == nullptr) {
     return false;
   }
-  ggml_backend_buffer_clear(buffer_.get(), 0);
   ggml_backend_buffer_set_usage(buffer_.get(), usage);
   return true;
 }
@@ -163,8 +162,7 @@ int32_t cogit_set_op(llama_context* ctx, int32_t layer, int32_t n_embd, int32_t 
                      const float* A, const float* a0, const float* B, const float* c,
                      uint32_t flags) {
   return cogit::guarded("cogit_set_op", [&] {
-    const std::string reason =
-        cogit::why_unusable(ctx, layer, n_embd, rank, A, a0, B, c, flags);
+    const std::string reason = cogit::why_unusable(ctx, layer, n_embd, rank, A, a0, B, c, flags);
     if (!reason.empty()) {
       return cogit::fail(COGIT_ERROR_ARGUMENT, "[cogit_set_op] " + reason);
     }
@@ -189,8 +187,8 @@ int32_t cogit_clear_op(llama_context* ctx, int32_t layer) {
   return cogit::guarded("cogit_clear_op", [&] {
     if (layer >= cogit::n_layers(ctx)) {
       return cogit::fail(COGIT_ERROR_ARGUMENT, "[cogit_clear_op] expected a layer below " +
-                                                   std::to_string(cogit::n_layers(ctx)) +
-                                                   ", got " + std::to_string(layer));
+                                                   std::to_string(cogit::n_layers(ctx)) + ", got " +
+                                                   std::to_string(layer));
     }
     cogit_adapter* adapter = cogit::find_adapter(ctx);
     if (adapter == nullptr) {
@@ -210,8 +208,8 @@ int32_t cogit_clear_op(llama_context* ctx, int32_t layer) {
   });
 }
 
-int32_t cogit_set_strength(llama_context* ctx, llama_seq_id seq_id, float strength,
-                           llama_pos begin, llama_pos end) {
+int32_t cogit_set_strength(llama_context* ctx, llama_seq_id seq_id, float strength, llama_pos begin,
+                           llama_pos end) {
   return cogit::guarded("cogit_set_strength", [&] {
     if (!std::isfinite(strength)) {
       return cogit::fail(COGIT_ERROR_ARGUMENT,
@@ -224,8 +222,8 @@ int32_t cogit_set_strength(llama_context* ctx, llama_seq_id seq_id, float streng
     }
     if (seq_id >= static_cast<llama_seq_id>(llama_n_seq_max(ctx))) {
       return cogit::fail(COGIT_ERROR_ARGUMENT, "[cogit_set_strength] expected a sequence below " +
-                                                   std::to_string(llama_n_seq_max(ctx)) +
-                                                   ", got " + std::to_string(seq_id));
+                                                   std::to_string(llama_n_seq_max(ctx)) + ", got " +
+                                                   std::to_string(seq_id));
     }
     cogit_adapter& adapter = cogit::adapter_of(ctx);
     cogit::Strength& slot = seq_id < 0 ? adapter.default_strength : adapter.strengths[seq_id];

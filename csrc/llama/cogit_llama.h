@@ -1,7 +1,7 @@
 // C interface of cogit's in-graph interventions, compiled into libllama.
 //
-// One operator per block acts on the residual stream at the end of that block, after llama.cpp's own
-// control vector. For each token, with strength S:
+// One operator per block acts on the residual stream at the end of that block, after llama.cpp's
+// own control vector. For each token, with strength S:
 //
 //     h' = restore( h + S * ( (h A^T + a0) B + c ) )
 //
@@ -55,7 +55,7 @@ struct cogit_stats {
   int32_t n_nodes;          // graph nodes added
   int64_t n_builds;         // total: graphs built with at least one operator or capture
   int64_t n_ubatches;       // total: ubatches computed with such a graph
-  int64_t n_conflicts;      // total: tokens shared by sequences of different strength (first one won)
+  int64_t n_conflicts;  // total: tokens shared by sequences of different strength (first one won)
 };
 
 LLAMA_API int32_t cogit_abi_version(void);
@@ -105,14 +105,16 @@ LLAMA_API const char* cogit_skip_reason(struct llama_context* ctx);
 // Frees every operator, capture and strength; the next graph is llama.cpp's own again.
 LLAMA_API int32_t cogit_detach(struct llama_context* ctx);
 
-// Process-wide: route llama.cpp's log to stderr (quiet == 0) or drop it. Errors are kept either way.
+// Process-wide: route llama.cpp's log to stderr (quiet == 0) or drop it. Errors are kept either
+// way.
 LLAMA_API void cogit_log_quiet(int32_t quiet);
-// The last error line that llama.cpp logged since the last call, "" if none. Valid until the next.
+// The first error line that llama.cpp logged since the last call, "" if none. Valid until the next.
 LLAMA_API const char* cogit_log_take_error(void);
 
 // A persistent pool of threads for one context; without one, ggml without OpenMP starts threads for
 // every graph. Free it after llama_free.
-LLAMA_API struct ggml_threadpool* cogit_threads_attach(struct llama_context* ctx, int32_t n_threads);
+LLAMA_API struct ggml_threadpool* cogit_threads_attach(struct llama_context* ctx,
+                                                       int32_t n_threads);
 LLAMA_API void cogit_threads_free(struct ggml_threadpool* pool);
 
 #ifdef __cplusplus

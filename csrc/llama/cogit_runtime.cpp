@@ -14,7 +14,7 @@ thread_local std::string last_error;
 struct Log {
   std::mutex mutex;
   bool quiet = false;
-  std::string error;  // last error line not yet taken
+  std::string error;  // first error line not yet taken: later ones only say that it happened
 };
 
 Log& process_log() {
@@ -25,7 +25,7 @@ Log& process_log() {
 void on_log(ggml_log_level level, const char* text, void* /*user_data*/) {
   Log& log = process_log();
   const std::lock_guard<std::mutex> lock(log.mutex);
-  if (level == GGML_LOG_LEVEL_ERROR) {
+  if (level == GGML_LOG_LEVEL_ERROR && log.error.empty()) {
     log.error = text;
     while (!log.error.empty() && log.error.back() == '\n') {
       log.error.pop_back();
@@ -89,8 +89,8 @@ ggml_threadpool* cogit_threads_attach(llama_context* ctx, int32_t n_threads) {
   ggml_threadpool_params_init(&params, n_threads);
   ggml_threadpool* pool = ggml_threadpool_new(&params);
   if (pool == nullptr) {
-    cogit::fail(COGIT_ERROR_MEMORY, "[cogit_threads_attach] could not start " +
-                                        std::to_string(n_threads) + " threads");
+    cogit::fail(COGIT_ERROR_MEMORY,
+                "[cogit_threads_attach] could not start " + std::to_string(n_threads) + " threads");
     return nullptr;
   }
   llama_attach_threadpool(ctx, pool, pool);
