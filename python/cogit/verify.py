@@ -133,18 +133,23 @@ def _require_landed(
     backend: Backend, layer: int, error: float, relative: float, zero: bool
 ) -> None:
     tolerance = max(_ROUNDINGS * _FLOAT32, backend.precision)
+    if not zero and relative == 0.0:
+        message = (
+            f"[verify] expected a change at block {layer}, got none on {backend.name}: the block "
+            f"is not steered, or the change is below the rounding of the residual stream"
+        )
+        raise InterventionError(message)
     if not error <= tolerance:
         message = (
             f"[verify] expected the analytic change at block {layer} to within {tolerance:.1e} of "
             f"the residual norm, got a deviation of {error:.3e} on {backend.name}"
         )
         raise InterventionError(message)
-    if not zero and (relative == 0.0 or error > _SHARE * relative):
+    if not zero and error > _SHARE * relative:
         message = (
-            f"[verify] expected a change at block {layer}, got none that stands out on "
-            f"{backend.name} (change {relative:.1e} of the residual norm, error {error:.1e}): the "
-            f"block is not steered, or the change is below the residual stream's rounding; raise "
-            f"the strength or use f32"
+            f"[verify] expected a change at block {layer} that stands out from the rounding of the "
+            f"residual stream on {backend.name}, got {relative:.1e} of its norm with an error of "
+            f"{error:.1e}; raise the strength or use f32"
         )
         raise InterventionError(message)
 

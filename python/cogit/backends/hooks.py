@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +24,7 @@ class TokenClock:
 
     def __init__(self) -> None:
         self.positions: Tensor | None = None  # (batch, position), -1 for padding
-        self.forced_prompt: int | None = None
+        self.forced_prompt: Sequence[int] | None = None  # per row, over what a call implies
         self._prompt: Tensor | None = None  # (batch,)
 
     def before_forward(
@@ -63,9 +63,7 @@ class TokenClock:
             message = "[steer] expected a call of the whole model before its blocks run"
             raise ValueError(message)
         window = intervention.positions.window
-        lengths = self._prompt.tolist()
-        if self.forced_prompt is not None:
-            lengths = [self.forced_prompt] * len(lengths)
+        lengths = self._prompt.tolist() if self.forced_prompt is None else self.forced_prompt
         windows = [window(int(n)) for n in lengths]
         last = torch.iinfo(torch.long).max
         begin = self.positions.new_tensor([b for b, _ in windows])[:, None]

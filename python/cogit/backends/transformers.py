@@ -127,21 +127,16 @@ class TransformersBackend(Backend):
         n_prompt: int | None = None,
     ) -> list[Probe]:
         probes: list[Probe] = []
-        for before, after, logits, length in self._forward(sequences, layers, n_prompt):
+        prompts = None if n_prompt is None else [n_prompt] * len(sequences)
+        for before, after, logits, length in self._forward(sequences, layers, prompts):
             probes.append(Probe(before[:, :length], after[:, :length], logits[:length]))
         return probes
 
     def logits(
         self, sequences: Sequence[TokenIds], *, n_prompt: Sequence[int] | None = None
     ) -> list[NDArray[np.float32]]:
-        lengths = n_prompt or [len(ids) for ids in sequences]
-        rows: dict[int, NDArray[np.float32]] = {}
-        for prompt in sorted(set(lengths)):
-            members = [i for i, n in enumerate(lengths) if n == prompt]
-            passes = self._forward([sequences[i] for i in members], (), prompt)
-            for i, (_, _, logits, length) in zip(members, passes, strict=True):
-                rows[i] = logits[:length]
-        return [rows[i] for i in range(len(sequences))]
+        passes = self._forward(sequences, (), n_prompt)
+        return [logits[:length] for _, _, logits, length in passes]
 
     def close(self) -> None:
         self._attach(None)
@@ -157,7 +152,10 @@ class TransformersBackend(Backend):
 
     @torch.inference_mode()
     def _forward(
-        self, sequences: Sequence[TokenIds], layers: Sequence[int], n_prompt: int | None
+        self,
+        sequences: Sequence[TokenIds],
+        layers: Sequence[int],
+        n_prompt: Sequence[int] | None,
     ) -> list[tuple[Any, Any, Any, int]]:
         """(before, after, logits, length) of each sequence; right-padded to a common length."""
         if not sequences or not all(len(ids) for ids in sequences):
@@ -179,13 +177,14 @@ class TransformersBackend(Backend):
             for row, tokens in enumerate(chunk):
                 ids[row, : len(tokens)] = torch.tensor(tokens)
                 mask[row, : len(tokens)] = 1
-            before, after, logits = self._run(ids, mask, layers, n_prompt)
+            prompts = None if n_prompt is None else n_prompt[start : start + self.batch_size]
+            before, after, logits = self._run(ids, mask, layers, prompts)
             for row, tokens in enumerate(chunk):
                 results.append((before[:, row], after[:, row], logits[row], len(tokens)))
         return results
 
     def _run(
-        self, ids: Tensor, mask: Tensor, layers: Sequence[int], n_prompt: int | None
+        self, ids: Tensor, mask: Tensor, layers: Sequence[int], n_prompt: Sequence[int] | None
     ) -> tuple[Any, Any, Any]:
         """One padded batch: states on both sides of the steering hooks, and logits."""
         seen: dict[tuple[int, bool], Tensor] = {}

@@ -86,10 +86,12 @@ class Calibrator:
 
         Raises ValueError when none is.
         """
-        scored = [
+        measured = [
             (self.contrast(candidate), candidate)
             for candidate in track(candidates, label, show=show)
         ]
+        # Steering so strong that the model breaks down gives no number to rank by.
+        scored = [entry for entry in measured if np.isfinite(entry[0])]
         scored.sort(key=lambda entry: -entry[0])
         table: list[dict[str, Any]] = []
         for contrast, candidate in scored:
