@@ -98,17 +98,17 @@ def fit_subspace(activations: Activations, layer: int, *, k: int = 4) -> Subspac
         )
         raise ValueError(message)
     direction = difference / length
-
-    def project_out(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        return rows - np.outer(rows @ direction, direction)
-
     common = (positive + negative) / 2
+    # Components are sought where the mean difference does not exist: merely projected out, it would
+    # come back as one of them, with an eigenvalue of zero.
+    mirror = _mirror(direction)
     values, vectors = contrastive_pca(
-        project_out(positive - negative), project_out(common - common.mean(axis=0))
+        _reflect(positive - negative, mirror)[:, 1:],
+        _reflect(common - common.mean(axis=0), mirror)[:, 1:],
     )
-    spectrum, further = values[: 2 * k - 1], vectors[:, : 2 * k - 1]
-    basis, triangle = np.linalg.qr(np.column_stack([direction, further]))
-    basis = basis * np.where(np.diag(triangle) < 0, -1.0, 1.0)
+    spectrum, further = values[: 2 * k - 1], vectors.T[: 2 * k - 1]
+    components = _reflect(np.pad(further, ((0, 0), (1, 0))), mirror)  # (2k - 1, d_model)
+    basis = np.column_stack([direction, components.T])
     return Subspace(
         layer=layer,
         mean=mean,
@@ -120,3 +120,14 @@ def fit_subspace(activations: Activations, layer: int, *, k: int = 4) -> Subspac
         residual_norm=residual_norm,
         identity=activations.identity,
     )
+
+
+def _mirror(direction: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The normal of the plane whose reflection carries a unit vector to the first axis."""
+    normal = direction.copy()
+    normal[0] += np.copysign(1.0, direction[0])
+    return np.asarray(normal / np.linalg.norm(normal))
+
+
+def _reflect(rows: NDArray[np.float64], mirror: NDArray[np.float64]) -> NDArray[np.float64]:
+    return rows - 2.0 * np.outer(rows @ mirror, mirror)
