@@ -25,14 +25,20 @@ needs_cmake = pytest.mark.skipif(CMAKE is None, reason="cmake is not installed")
 # ---- the distribution ----
 
 
-def test_distribution_holds_what_it_should() -> None:
+@pytest.fixture
+def installed() -> set[str]:
+    """The files of the installed distribution."""
     try:
         files = metadata.files("cogit")
     except metadata.PackageNotFoundError:
         pytest.skip("cogit runs from a checkout here; install it to check the distribution")
     if any(file.suffix == ".pth" for file in files or []):
         pytest.skip("an editable install has no files of its own")
-    names = {file.as_posix() for file in files or []}
+    return {file.as_posix() for file in files or []}
+
+
+def test_distribution_holds_what_it_should(installed: set[str]) -> None:
+    names = installed
     for expected in (
         "cogit/__init__.py",
         "cogit/py.typed",
@@ -43,6 +49,11 @@ def test_distribution_holds_what_it_should() -> None:
         "cogit/_llama/converter/conversion/llama.py",
         "cogit/_llama/converter/gguf-py/gguf/__init__.py",
         "cogit/_llama/converter/gguf-py/LICENSE",
+        "cogit/demo/assets/demo-f32.gguf",
+        "cogit/demo/assets/demo-f16.gguf",
+        "cogit/demo/assets/demo-q8_0.gguf",
+        "cogit/demo/assets/model/model.safetensors",
+        "cogit/demo/assets/model/tokenizer.json",
     ):
         assert expected in names
     assert any(name.startswith("cogit/_core.") for name in names)
@@ -51,6 +62,23 @@ def test_distribution_holds_what_it_should() -> None:
     scripts = {Path(name).name for name in names if name.startswith("../")}
     assert {place for place in places if not place.endswith(".dist-info")} == {"cogit"}
     assert scripts == {"cogit", "cogit-infer"}
+
+
+@pytest.mark.llamacpp
+@pytest.mark.parametrize("backend", ["transformers", "llamacpp"])
+def test_installed_package_steers_outside_the_checkout(
+    installed: set[str], tmp_path: Path, backend: str
+) -> None:
+    script = Path(sys.executable).with_name("cogit-infer")
+    flags = ["--backend", backend, "--lambda", "0.05", "--layers", "1-3", "--json"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    run = subprocess.run(
+        [script, *flags], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    found = json.loads(run.stdout)
+    assert found["blocks"] == [1, 2]
+    assert found["samples"][0]["text"]
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---- the patch ----
