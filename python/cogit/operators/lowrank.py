@@ -63,12 +63,15 @@ class LowRank(Operator):
     def randomised(self, seed: int, space: ControlSpace) -> LowRank:
         """The same map after a random rotation of its reads, and of its writes.
 
-        ``subspace`` turns both within their own spans; ``space`` turns them anywhere.
+        ``subspace`` turns the reads within their own span, or reverses the shift at random where
+        there are none; ``space`` turns both anywhere.
         """
         rng = np.random.default_rng(seed)
+        rank = self.offset.size
+        if space == "subspace" and rank == 0:
+            return LowRank(self.down, self.offset, self.up, rng.choice([-1.0, 1.0]) * self.shift)
         if space == "subspace":
-            rank = self.offset.size
-            turn = random_basis(rank, rank, int(rng.integers(2**31))) if rank else np.eye(0)
+            turn = random_basis(rank, rank, int(rng.integers(2**31)))
             return LowRank(turn @ self.down, turn @ self.offset, self.up, self.shift)
         turn = random_basis(self.d_model, self.d_model, int(rng.integers(2**31)))
         return LowRank(self.down @ turn, self.offset, self.up @ turn, self.shift @ turn)
