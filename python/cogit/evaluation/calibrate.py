@@ -66,7 +66,7 @@ class Calibrator:
         data: CalibrationSet,
         *,
         perplexity_budget: float = 1.12,
-        kl_budget: float = 0.05,
+        kl_budget: float = 0.02,
     ) -> None:
         """Budgets: the largest perplexity ratio of generated text, and KL (nats per token)."""
         self._backend, self._data = backend, data
