@@ -16,7 +16,7 @@ from cogit.evaluation.calibrate import Calibration, Calibrator, Candidate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BUDGETS = {"perplexity_ratio": 1.12, "neutral_kl": 0.05}
+BUDGETS = {"perplexity_ratio": 1.12, "neutral_kl": 0.02}
 
 
 @pytest.fixture(scope="module")

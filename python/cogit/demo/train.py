@@ -2,7 +2,7 @@
 
 Writes DIR/model (safetensors and tokenizer) and, where llama.cpp's converter is at hand, the same
 model as DIR/demo-f32.gguf, demo-f16.gguf and demo-q8_0.gguf. The same seed, number of threads and
-machine give the same weights; another machine gives the same quality.
+machine give the same weights.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def train_model(tokenizer: Any, seed: int, steps: int) -> Any:
 def _optimizers(model: Any) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the blocks' matrices, AdamW for embeddings and norms.
 
-    With AdamW alone the model takes five times as many tokens, and on some seeds more than there
-    are, before it lets a document's sentiment decide the next opinion.
+    In single runs at seed 0, AdamW alone took several times as many tokens before it let a
+    document's sentiment decide the next opinion.
     """
     import torch
 

@@ -114,7 +114,9 @@ class Evaluator:
         self._backend, self._data = backend, data
         self._neutral = [backend.tokenize(text) for text in data.neutral]
         plain = self._sample_plain()
-        self._plain_nll = measures.negative_log_likelihood(backend, plain.open_samples[1])
+        # Both signs, as for an arm: the same batches round the same, and a control's ratio is 1.
+        texts = [sample for sign in SIGNS for sample in plain.open_samples[sign]]
+        self._plain_nll = measures.negative_log_likelihood(backend, texts)
         self._plain = plain
         self._plain_hits = (self._open_hits(plain), self._opposite_hits(plain))
 
