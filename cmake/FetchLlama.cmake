@@ -73,12 +73,16 @@ function(cogit_pip_download directory)
   file(WRITE "${requirements}"
        "llama-cpp-python==${COGIT_LLAMA_RELEASE} --hash=sha256:${COGIT_LLAMA_SHA256}\n")
   message(STATUS "llama.cpp source: downloading the llama-cpp-python ${COGIT_LLAMA_RELEASE} sdist")
-  # No build isolation: pip reads the sdist's metadata through scikit-build-core, which this very
-  # build already has. The unset variables belong to a pip that may be running around us.
+  # pip reads the sdist's metadata through scikit-build-core. A build run by pip has it already; in
+  # any other, pip gets its own copy. The unset variables belong to a pip that may run around us.
+  set(isolation "")
+  if(SKBUILD)
+    set(isolation --no-build-isolation)
+  endif()
   execute_process(
     COMMAND "${CMAKE_COMMAND}" -E env --unset=PIP_BUILD_TRACKER --unset=PIP_CONSTRAINT
             --unset=PIP_BUILD_CONSTRAINT
-            "${Python_EXECUTABLE}" -m pip download --quiet --no-deps --no-build-isolation
+            "${Python_EXECUTABLE}" -m pip download --quiet --no-deps ${isolation}
             --no-binary llama-cpp-python --require-hashes -r "${requirements}" -d "${directory}"
     RESULT_VARIABLE failed OUTPUT_VARIABLE log ERROR_VARIABLE log)
   if(failed)

@@ -20,7 +20,7 @@ ANGLES = (60.0, 90.0)
 GAINS = (1.0, 1.5, 2.0, 3.0, 4.0)
 STRENGTHS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 # Random subspaces are judged by their mean, which needs more draws than a comparison with each.
-N_SAME_SUBSPACE, N_RANDOM_SUBSPACE = 8, 16
+N_SAME_SUBSPACE, N_RANDOM_SUBSPACE = 8, 12
 # The blend at which the earlier method is shown: half of every state is replaced.
 SOURCE_BLEND = 0.5
 _SOURCE_PAIRS = 50

@@ -28,7 +28,7 @@ from cogit.run_folder import new_run_folder
 from cogit.sampling import SamplingOptions
 
 _DOSES = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
-_PARALLEL = 80
+_PARALLEL = 72
 _CONTEXT = 128
 _TOKENS = 16
 _N_SAMPLES = 3
@@ -39,8 +39,8 @@ class Sizes:
     """How much of everything a demo uses."""
 
     pairs: int = 100
-    open_prompts: int = 80
-    opposite: int = 48
+    open_prompts: int = 72
+    opposite: int = 40
     neutral: int = 24
     calibration: int = 40
     calibration_pairs: int = 24
