@@ -212,9 +212,14 @@ class LlamaEngine(LlamaHooks):
         return logits
 
     @staticmethod
-    def quantize(src: str | Path, dst: str | Path, kind: str) -> None:
-        """Write a copy of a GGUF file as f16, q8_0 or q4_k_m."""
-        quantize_file(load_library(), Path(src), Path(dst), kind)
+    def quantize(
+        src: str | Path, dst: str | Path, kind: str, *, half_embedding: bool = False
+    ) -> None:
+        """Write a copy of a GGUF file as f16, q8_0 or q4_k_m.
+
+        half_embedding keeps the token embedding, and an output matrix tied to it, in float16.
+        """
+        quantize_file(load_library(), Path(src), Path(dst), kind, half_embedding=half_embedding)
 
     # ---- checks ----
 

@@ -10,6 +10,7 @@ from cogit.backends.llama_library import LlamaLibrary
 from cogit.errors import ArtefactError
 
 _MAGIC = b"GGUF"
+_GGML_TYPE_F16 = 1
 _FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "q4_k_m": 15}  # llama_ftype
 
 
@@ -52,8 +53,13 @@ def describe(library: LlamaLibrary, model: Any) -> tuple[dict[str, str], str]:
     return metadata, _string(api.llama_model_desc, model)
 
 
-def quantize_file(library: LlamaLibrary, src: Path, dst: Path, kind: str) -> None:
-    """Write src as another file type: f32, f16, q8_0 or q4_k_m."""
+def quantize_file(
+    library: LlamaLibrary, src: Path, dst: Path, kind: str, *, half_embedding: bool = False
+) -> None:
+    """Write src as another file type: f32, f16, q8_0 or q4_k_m.
+
+    half_embedding keeps the token embedding, and the output matrix tied to it, in float16.
+    """
     if kind not in _FILE_TYPES:
         message = f"[quantize] expected one of {', '.join(_FILE_TYPES)}, got {kind!r}"
         raise ValueError(message)
@@ -64,6 +70,8 @@ def quantize_file(library: LlamaLibrary, src: Path, dst: Path, kind: str) -> Non
     parameters = library.api.llama_model_quantize_default_params()
     parameters.ftype = _FILE_TYPES[kind]
     parameters.allow_requantize = True
+    if half_embedding:
+        parameters.token_embedding_type = parameters.output_tensor_type = _GGML_TYPE_F16
     library.take_log_error()
     code = library.api.llama_model_quantize(
         str(src).encode(), str(dst).encode(), ctypes.byref(parameters)

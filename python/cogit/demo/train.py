@@ -14,12 +14,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from cogit.demo import grammar, quality
-from cogit.demo.convert import GgufType, convert_to_gguf
+from cogit.demo.convert import convert_to_gguf
 from cogit.demo.tokenizer import (
     BOS,
     CONTEXT,
@@ -145,8 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in vars(figures).items():
         console.print(f"{name:>18} {value:.3f}")
     try:
-        for kind in get_args(GgufType):
-            path = convert_to_gguf(options.out / "model", options.out / f"demo-{kind}.gguf", kind)
+        for path in export_gguf(options.out):
             console.print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
     except BackendMissingError as error:
         console.print(f"no GGUF written: {error}")
@@ -154,6 +153,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for failure in failures:
         console.print(f"[demo] {failure}", markup=False)
     return 1 if failures else 0
+
+
+def export_gguf(out: Path) -> list[Path]:
+    """Write ``out``/model as demo-f32.gguf, demo-f16.gguf and demo-q8_0.gguf.
+
+    Q8_0 keeps the embedding, which is the output matrix too, in float16: rounding it
+    as well brought the cosine of a steering effect from .9990 to .9986.
+    """
+    from cogit.backends.llama_engine import LlamaEngine
+
+    paths = {kind: out / f"demo-{kind}.gguf" for kind in ("f32", "f16", "q8_0")}
+    convert_to_gguf(out / "model", paths["f32"], "f32")
+    convert_to_gguf(out / "model", paths["f16"], "f16")
+    LlamaEngine.quantize(paths["f32"], paths["q8_0"], "q8_0", half_embedding=True)
+    return list(paths.values())
 
 
 def _endless_corpus(seed: int) -> itertools.chain[str]:
