@@ -7,10 +7,15 @@
 // h is read whole in step 1 and again, each column before it is written, in step 2: this is what
 // makes working in place safe without a copy of the row.
 //
+// bfloat16 and float16 rows are widened into float32 scratch first and narrowed at the end, so that
+// the three steps exist once and round once.
+//
 // Every sum runs in the same order for any block size, so a row gives the same bits alone and in a
 // batch. The change is summed first and added to h once: h is often much larger, and each addition
 // to it would cost a rounding of its size.
 
+#include "kernels/affine.h"
+#include "kernels/element.h"
 #include "kernels/simd.h"
 #include "kernels/variant.h"
 
@@ -22,6 +27,7 @@ struct Block {
   const float* h[kRows];
   float* out[kRows];
   float strength[kRows];
+  float factor[kRows];  // what update() leaves to be multiplied into out
   float* coefficients;  // (kRows, rank)
 };
 
@@ -36,7 +42,7 @@ COGIT_INLINE int64_t panel_end(int64_t begin, int64_t d) {
 // Adds the products of columns begin .. end - 1 to coefficients first .. first + kDown - 1, as
 // kDown * kRows sums that stay in registers.
 template <int kDown, int kRows>
-COGIT_INLINE void project_tile(const AffineF32& call, const Block<kRows>& block, int64_t first,
+COGIT_INLINE void project_tile(const AffineCall& call, const Block<kRows>& block, int64_t first,
                                int64_t begin, int64_t end) {
   const int64_t d = call.d_model;
   const float* down = call.A + first * d;
@@ -62,7 +68,7 @@ COGIT_INLINE void project_tile(const AffineF32& call, const Block<kRows>& block,
 // One panel of h serves all of A while it is in the first-level cache. Eight independent sums hide
 // the latency of a fused multiply-add; more must still fit the registers.
 template <int kRows>
-COGIT_INLINE void project(const AffineF32& call, const Block<kRows>& block) {
+COGIT_INLINE void project(const AffineCall& call, const Block<kRows>& block) {
   constexpr int kSums = COGIT_VECTOR_REGISTERS >= 32 && kRows > 1 ? 16 : 8;
   constexpr int kMost = kSums / kRows;
   const int64_t rank = call.rank;
@@ -87,7 +93,7 @@ COGIT_INLINE void project(const AffineF32& call, const Block<kRows>& block) {
 
 // Columns j .. j + kSpan * kLanes - 1 of every row. before, after: running sums of squares.
 template <int kSpan, int kRows>
-COGIT_INLINE void update_span(const AffineF32& call, const Block<kRows>& block, int64_t j,
+COGIT_INLINE void update_span(const AffineCall& call, const Block<kRows>& block, int64_t j,
                               Vector (&before)[kRows], Vector (&after)[kRows]) {
   Vector change[kRows][kSpan];
   for (int k = 0; k < kSpan; ++k) {
@@ -116,14 +122,8 @@ COGIT_INLINE void update_span(const AffineF32& call, const Block<kRows>& block, 
   }
 }
 
-COGIT_INLINE void rescale(float* row, int64_t d, float factor) {
-  int64_t j = 0;
-  for (; j + kLanes <= d; j += kLanes) store(row + j, load(row + j) * factor);
-  for (; j < d; ++j) row[j] *= factor;
-}
-
 template <int kRows>
-COGIT_INLINE void update(const AffineF32& call, const Block<kRows>& block) {
+COGIT_INLINE void update(const AffineCall& call, Block<kRows>& block) {
   constexpr int kSums = COGIT_VECTOR_REGISTERS >= 32 && kRows > 1 ? 16 : 8;
   constexpr int kSpan = kSums / kRows;
   const int64_t d = call.d_model;
@@ -159,39 +159,84 @@ COGIT_INLINE void update(const AffineF32& call, const Block<kRows>& block) {
       is += y * y;
     }
     // An unchanged row has two equal sums, added up in the same order: the factor is exactly 1.
-    const float factor = call.restore && is != 0.0f ? __builtin_sqrtf(was / is) : 1.0f;
-    if (factor != 1.0f) rescale(block.out[row], d, factor);
+    block.factor[row] = call.restore && is != 0.0f ? __builtin_sqrtf(was / is) : 1.0f;
   }
 }
 
-template <int kRows>
-void apply(const AffineF32& call, const Block<kRows>& block) {
-  project(call, block);
-  update(call, block);
+template <typename Element>
+COGIT_INLINE void widen(const typename Element::Stored* from, float* to, int64_t d) {
+  int64_t j = 0;
+  for (; j + kLanes <= d; j += kLanes) store(to + j, Element::load(from + j));
+  for (; j < d; ++j) to[j] = Element::widen(from[j]);
 }
 
-void affine_f32(const AffineF32& call, float* scratch) {
-  Block<kRowBlock> block;
+template <typename Element>
+COGIT_INLINE void narrow(const float* from, typename Element::Stored* to, int64_t d, float factor) {
+  int64_t j = 0;
+  for (; j + kLanes <= d; j += kLanes) Element::store(to + j, load(from + j) * factor);
+  for (; j < d; ++j) to[j] = Element::narrow(from[j] * factor);
+}
+
+// Steers the kRows rows of the call whose numbers `rows` lists.
+template <typename Element, int kRows>
+void apply(const AffineCall& call, const int64_t* rows, float* scratch) {
+  typedef typename Element::Stored Stored;
+  constexpr bool kWiden = sizeof(Stored) != sizeof(float);
+  const int64_t d = call.d_model;
+  Block<kRows> block;
   block.coefficients = scratch;
-  int pending = 0;
+  Stored* out[kRows];
+  for (int row = 0; row < kRows; ++row) {
+    const Stored* h = static_cast<const Stored*>(call.h) + rows[row] * call.h_stride;
+    out[row] = static_cast<Stored*>(call.out) + rows[row] * call.out_stride;
+    block.strength[row] = call.strengths != nullptr ? call.strengths[rows[row]] : 1.0f;
+    if constexpr (kWiden) {
+      float* wide = scratch + padded(kRowBlock * call.rank) + row * padded(d);
+      widen<Element>(h, wide, d);
+      block.h[row] = block.out[row] = wide;
+    } else {
+      block.h[row] = h;
+      block.out[row] = out[row];
+    }
+  }
+  project(call, block);
+  update(call, block);
+  for (int row = 0; row < kRows; ++row) {
+    if (kWiden || block.factor[row] != 1.0f) {
+      narrow<Element>(block.out[row], out[row], d, block.factor[row]);
+    }
+  }
+}
+
+template <typename Element>
+void affine_rows(const AffineCall& call, float* scratch) {
+  typedef typename Element::Stored Stored;
+  int64_t pending[kRowBlock];
+  int count = 0;
   for (int64_t n = 0; n < call.rows; ++n) {
-    const float* h = call.h + n * call.h_stride;
-    float* out = call.out + n * call.out_stride;
-    const float strength = call.strengths != nullptr ? call.strengths[n] : 1.0f;
-    if (strength == 0.0f) {
+    if (call.strengths != nullptr && call.strengths[n] == 0.0f) {
+      const Stored* h = static_cast<const Stored*>(call.h) + n * call.h_stride;
+      Stored* out = static_cast<Stored*>(call.out) + n * call.out_stride;
       if (out != h) __builtin_memcpy(out, h, static_cast<uint64_t>(call.d_model) * sizeof *out);
       continue;
     }
-    block.h[pending] = h;
-    block.out[pending] = out;
-    block.strength[pending] = strength;
-    if (++pending == kRowBlock) {
-      apply(call, block);
-      pending = 0;
+    pending[count++] = n;
+    if (count == kRowBlock) {
+      apply<Element, kRowBlock>(call, pending, scratch);
+      count = 0;
     }
   }
-  for (int row = 0; row < pending; ++row) {
-    apply(call, Block<1>{{block.h[row]}, {block.out[row]}, {block.strength[row]}, scratch});
+  for (int row = 0; row < count; ++row) apply<Element, 1>(call, pending + row, scratch);
+}
+
+void affine_call(const AffineCall& call, float* scratch) {
+  switch (call.type) {
+    case Float::kF32:
+      return affine_rows<F32>(call, scratch);
+    case Float::kBF16:
+      return affine_rows<BF16>(call, scratch);
+    case Float::kF16:
+      return affine_rows<F16>(call, scratch);
   }
 }
 

@@ -15,15 +15,37 @@ namespace {
 constexpr int kLanes = COGIT_VECTOR_BYTES / 4;
 
 typedef float Vector __attribute__((vector_size(COGIT_VECTOR_BYTES)));
-// The same in memory, where only the alignment of a float is known.
+typedef int32_t Ints __attribute__((vector_size(COGIT_VECTOR_BYTES)));
+typedef uint32_t Words __attribute__((vector_size(COGIT_VECTOR_BYTES)));
+typedef uint16_t Halves __attribute__((vector_size(COGIT_VECTOR_BYTES / 2)));
+// The same in memory, where only the alignment of an element is known.
 typedef float VectorInMemory
     __attribute__((vector_size(COGIT_VECTOR_BYTES), aligned(4), may_alias));
+typedef uint32_t WordsInMemory
+    __attribute__((vector_size(COGIT_VECTOR_BYTES), aligned(1), may_alias));
+typedef uint16_t HalvesInMemory
+    __attribute__((vector_size(COGIT_VECTOR_BYTES / 2), aligned(2), may_alias));
 
 COGIT_INLINE Vector load(const float* from) {
   return *reinterpret_cast<const VectorInMemory*>(from);
 }
 
 COGIT_INLINE void store(float* to, Vector value) { *reinterpret_cast<VectorInMemory*>(to) = value; }
+
+COGIT_INLINE Words load_words(const void* from) {
+  return *reinterpret_cast<const WordsInMemory*>(from);
+}
+
+COGIT_INLINE Halves load_halves(const uint16_t* from) {
+  return *reinterpret_cast<const HalvesInMemory*>(from);
+}
+
+COGIT_INLINE void store_halves(uint16_t* to, Words low_halves) {
+  *reinterpret_cast<HalvesInMemory*>(to) = __builtin_convertvector(low_halves, Halves);
+}
+
+COGIT_INLINE Words bits_of(Vector value) { return reinterpret_cast<Words>(value); }
+COGIT_INLINE Vector from_bits(Words bits) { return reinterpret_cast<Vector>(bits); }
 
 typedef float Vector4 __attribute__((vector_size(16)));
 
@@ -49,6 +71,24 @@ COGIT_INLINE float sum_lanes(Vector16 v) {
   return sum_lanes(half[0] + half[1]);
 }
 #endif
+
+// Real and imaginary lanes exchanged in every pair.
+COGIT_INLINE Vector swap_pairs(Vector v) {
+#if COGIT_VECTOR_BYTES == 64
+  return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+#elif COGIT_VECTOR_BYTES == 32
+  return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6);
+#else
+  return __builtin_shufflevector(v, v, 1, 0, 3, 2);
+#endif
+}
+
+// Sum of the even lanes minus sum of the odd ones.
+COGIT_INLINE float sum_lanes_alternating(Vector v) {
+  Vector signs;
+  for (int lane = 0; lane < kLanes; ++lane) signs[lane] = lane % 2 == 0 ? 1.0f : -1.0f;
+  return sum_lanes(v * signs);
+}
 
 }  // namespace
 }  // namespace cogit

@@ -3,9 +3,12 @@
 #define COGIT_VECTOR_REGISTERS 16
 
 #include "kernels/affine_impl.inl"
+#include "kernels/dense_impl.inl"
+#include "kernels/probe_impl.inl"
 
 namespace cogit {
 
-const Variant kBaseline = {"baseline", &affine_f32};
+const Variant kBaseline = {"baseline", &affine_call, &dense_rows,
+                           &scale_row, &read_sum,    &multiply_add};
 
 }  // namespace cogit

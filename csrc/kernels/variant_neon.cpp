@@ -3,9 +3,11 @@
 #define COGIT_VECTOR_REGISTERS 32
 
 #include "kernels/affine_impl.inl"
+#include "kernels/dense_impl.inl"
+#include "kernels/probe_impl.inl"
 
 namespace cogit {
 
-const Variant kNeon = {"neon", &affine_f32};
+const Variant kNeon = {"neon", &affine_call, &dense_rows, &scale_row, &read_sum, &multiply_add};
 
 }  // namespace cogit

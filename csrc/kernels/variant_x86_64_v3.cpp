@@ -3,9 +3,12 @@
 #define COGIT_VECTOR_REGISTERS 16
 
 #include "kernels/affine_impl.inl"
+#include "kernels/dense_impl.inl"
+#include "kernels/probe_impl.inl"
 
 namespace cogit {
 
-const Variant kX86_64_v3 = {"x86-64-v3", &affine_f32};
+const Variant kX86_64_v3 = {"x86-64-v3", &affine_call, &dense_rows,
+                            &scale_row,  &read_sum,    &multiply_add};
 
 }  // namespace cogit

@@ -1,9 +1,11 @@
-// _core.affine_apply: everything is checked into plain C++ values, then the kernel runs without
-// the GIL.
+// _core.Affine: weights are checked once, then each call checks three tensors into plain C++ values
+// and runs the kernel without the GIL.
 #include <pybind11/pybind11.h>
 
 #include "kernels/affine.h"
-#include "python/arrays.h"
+#include "kernels/cuda/cuda.h"
+#include "kernels/pool.h"
+#include "python/tensor.h"
 
 namespace cogit::python {
 namespace {
@@ -12,84 +14,119 @@ namespace py = pybind11;
 
 constexpr const char* kWhere = "affine_apply";
 
-// `out` may be `h` itself; any other memory it shares, with anything, would be read after written.
-void check_memory(const AffineF32& call, const Float32Rows& h, const Float32Rows& out) {
-  const int64_t stride = out.stride < 0 ? -out.stride : out.stride;
-  if (out.rows > 1 && stride < out.width) {
-    refuse_value(kWhere, "out with rows of their own memory",
-                 "a row stride of " + std::to_string(out.stride) + " elements for rows of " +
-                     std::to_string(out.width),
-                 "pass a new array");
-  }
-  const bool in_place = out.data == h.data && out.stride == h.stride;
-  if (!in_place && share_memory(h, out)) {
-    refuse_value(kWhere, "out to be h itself or memory of its own", "a partial overlap with h",
-                 "pass a new array");
-  }
-  const auto shares = [&](const float* data, int64_t size) {
-    return share_memory({const_cast<float*>(data), 1, size, size}, out);
-  };
-  const char* weight = shares(call.A, call.rank * call.d_model)   ? "A"
-                       : shares(call.a0, call.rank)               ? "a0"
-                       : shares(call.B, call.rank * call.d_model) ? "B"
-                       : shares(call.c, call.d_model)             ? "c"
-                       : call.strengths != nullptr && shares(call.strengths, call.rows)
-                           ? "strengths"
-                           : nullptr;
-  if (weight != nullptr) {
-    refuse_value(kWhere, "out to share no memory with the weights",
-                 std::string("an overlap with ") + weight, "pass a new array");
-  }
+Float float_of(DType dtype) {
+  return dtype == DType::kFloat32    ? Float::kF32
+         : dtype == DType::kBFloat16 ? Float::kBF16
+                                     : Float::kF16;
 }
 
-void affine(py::handle A, py::handle a0, py::handle B, py::handle c, bool restore, py::handle h,
-            py::handle strengths, py::handle out) {
-  const Float32Rows rows = view_float32(kWhere, "h", h, 2);
-  const Float32Rows target = view_float32(kWhere, "out", out, 2, /*writable=*/true);
-  const Float32Rows down = view_float32(kWhere, "A", A, 2);
+void check_device(const char* name, Device got, Device weights) {
+  if (got == weights) return;
+  if (got.cuda && !cuda::built()) cuda::affine_apply({}, got.index, nullptr);  // says why not
+  refuse_value(kWhere, std::string(name) + " on " + device_name(weights) + " like the weights",
+               device_name(got), "move one of them");
+}
 
-  AffineF32 call{};
-  call.rank = down.rows;
-  call.d_model = down.width;
-  call.A = view_weight(kWhere, "A", A, call.rank, call.d_model);
-  call.a0 = view_weight(kWhere, "a0", a0, call.rank);
-  call.B = view_weight(kWhere, "B", B, call.rank, call.d_model);
-  call.c = view_weight(kWhere, "c", c, call.d_model);
-  call.restore = restore;
-  if (rows.width != call.d_model) {
-    refuse_value(kWhere, "h of shape (n, " + std::to_string(call.d_model) + ")",
-                 shape_text(rows.rows, rows.width), "use an affine of this model");
+class CompiledAffine {
+ public:
+  CompiledAffine(py::object A, py::object a0, py::object B, py::object c, bool restore)
+      : owners_{A, a0, B, c} {
+    const Arguments arguments(kWhere);
+    down_ = arguments.rows("A", A, {DType::kFloat32});
+    if (down_.ndim != 2) refuse_value(kWhere, "A of 2 dimensions", shape_text(A), "reshape it");
+    const int64_t rank = down_.rows;
+    const int64_t width = down_.width;
+    const Device device = down_.device;
+    down_ = arguments.weight("A", A, DType::kFloat32, {rank, width}, device);
+    bias_ = arguments.weight("a0", a0, DType::kFloat32, {rank}, device);
+    up_ = arguments.weight("B", B, DType::kFloat32, {rank, width}, device);
+    shift_ = arguments.weight("c", c, DType::kFloat32, {width}, device);
+    weights_.A = static_cast<const float*>(down_.data);
+    weights_.a0 = static_cast<const float*>(bias_.data);
+    weights_.B = static_cast<const float*>(up_.data);
+    weights_.c = static_cast<const float*>(shift_.data);
+    weights_.rank = rank;
+    weights_.d_model = width;
+    weights_.restore = restore;
   }
-  if (target.rows != rows.rows || target.width != rows.width) {
-    refuse_value(kWhere, "out of h's shape " + shape_text(rows.rows, rows.width),
-                 shape_text(target.rows, target.width), "pass an array like h");
+
+  void apply(py::handle h, py::handle strengths, py::handle out, int threads) const {
+    const Arguments arguments(kWhere);
+    const Rows rows = view_stream(arguments, "h", h, /*writable=*/out.is(h));
+    const Rows target = out.is(h) ? rows : view_stream(arguments, "out", out, /*writable=*/true);
+    if (target.rows != rows.rows || target.dtype != rows.dtype) {
+      refuse_value(kWhere, "out like h, " + shape_text(h) + " " + dtype_name(rows.dtype),
+                   shape_text(out) + " " + dtype_name(target.dtype), "pass an array like h");
+    }
+    AffineCall call = weights_;
+    if (!strengths.is_none()) {
+      call.strengths = view_strengths(arguments, strengths, rows, target);
+    }
+    const bool in_place = target.data == rows.data && target.stride == rows.stride;
+    check_output(
+        kWhere, target,
+        {{"A", down_}, {"a0", bias_}, {"B", up_}, {"c", shift_}, {"h", in_place ? Rows{} : rows}});
+    call.type = float_of(rows.dtype);
+    call.h = rows.data;
+    call.h_stride = rows.stride;
+    call.out = target.data;
+    call.out_stride = target.stride;
+    call.rows = rows.rows;
+    run(call, rows.device, threads);
   }
-  if (!strengths.is_none()) {
-    const Float32Rows per_row = view_float32(kWhere, "strengths", strengths, 1);
-    if (per_row.width != rows.rows) {
-      refuse_value(kWhere, "strengths of shape " + shape_text(rows.rows), shape_text(per_row.width),
+
+ private:
+  Rows view_stream(const Arguments& arguments, const char* name, py::handle argument,
+                   bool writable) const {
+    const Rows rows = arguments.rows(
+        name, argument, {DType::kFloat32, DType::kBFloat16, DType::kFloat16}, writable);
+    check_device(name, rows.device, down_.device);
+    if (rows.ndim < 2 || rows.width != weights_.d_model) {
+      refuse_value(
+          kWhere,
+          std::string(name) + " of shape (..., n, " + std::to_string(weights_.d_model) + ")",
+          shape_text(argument), "use an affine of this model");
+    }
+    return rows;
+  }
+
+  static const float* view_strengths(const Arguments& arguments, py::handle strengths,
+                                     const Rows& rows, const Rows& target) {
+    const Rows view = arguments.rows("strengths", strengths, {DType::kFloat32});
+    check_device("strengths", view.device, rows.device);
+    if (view.ndim != 1 || view.width != rows.rows) {
+      refuse_value(kWhere, "strengths of shape " + shape_text({rows.rows}), shape_text(strengths),
                    "pass one strength for each row of h");
     }
-    call.strengths = per_row.data;
+    check_output(kWhere, target, {{"strengths", view}});
+    return static_cast<const float*>(view.data);
   }
-  call.h = rows.data;
-  call.h_stride = rows.stride;
-  call.out = target.data;
-  call.out_stride = target.stride;
-  call.rows = rows.rows;
-  check_memory(call, rows, target);
 
-  // Safe: only plain pointers are used, and the caller's references keep the arrays alive.
-  const py::gil_scoped_release release;
-  affine_apply(call);
-}
+  static void run(const AffineCall& call, Device device, int threads) {
+    void* stream = device.cuda ? current_stream(kWhere, device) : nullptr;
+    // Safe: only plain pointers are used, and the caller's references keep the arrays alive.
+    const py::gil_scoped_release release;
+    if (device.cuda) {
+      cuda::affine_apply(call, device.index, stream);
+    } else {
+      affine_apply(call, threads > 0 ? threads : thread_count());
+    }
+  }
+
+  py::object owners_[4];  // keep the memory behind the weights
+  Rows down_, bias_, up_, shift_;
+  AffineCall weights_{};
+};
 
 }  // namespace
 
 void register_affine(py::module_& module) {
-  module.def("affine_apply", &affine, py::arg("A"), py::arg("a0"), py::arg("B"), py::arg("c"),
-             py::arg("restore"), py::arg("h"), py::arg("strengths").none(true), py::arg("out"),
-             "out = restore(h + strengths * ((h A^T + a0) B + c)), row by row, in float32.");
+  py::class_<CompiledAffine>(module, "Affine", "Low-rank affine with its weights checked.")
+      .def(py::init<py::object, py::object, py::object, py::object, bool>(), py::arg("A"),
+           py::arg("a0"), py::arg("B"), py::arg("c"), py::arg("restore"))
+      .def("apply", &CompiledAffine::apply, py::arg("h"), py::arg("strengths").none(true),
+           py::arg("out"), py::arg("threads") = 0,
+           "out = restore(h + strengths * ((h A^T + a0) B + c)), row by row; sums in float32.");
 }
 
 }  // namespace cogit::python
