@@ -177,3 +177,13 @@ def tiny_identity(tiny_hf: Path) -> Any:
         d_model=config["hidden_size"],
         vocab_size=config["vocab_size"],
     )
+
+
+@pytest.fixture
+def restore_variant() -> Iterator[None]:
+    """Whatever CPU variant a test chooses, the next one starts with this machine's own."""
+    from cogit import _core
+
+    before = _core.info()["cpu_variant"]
+    yield
+    _core.set_cpu_variant(before)

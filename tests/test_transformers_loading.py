@@ -19,8 +19,9 @@ from _models import (
     word_tokenizer,
 )
 from cogit import load_backend, reference
-from cogit.backends.hooks import plain_apply
+from cogit.backends.hooks import kernel_name, uses_kernel
 from cogit.backends.transformers import TransformersBackend, resolve_device
+from cogit.kernels import plain
 from cogit.positions import Positions
 from cogit.sampling import SamplingOptions
 
@@ -64,13 +65,39 @@ def test_plain_torch_equals_the_reference(restore: bool, masked: bool) -> None:
     rows = torch.randn(6, D_MODEL, generator=torch.Generator().manual_seed(0))
     rows[4] = 0.0
     strengths = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 1.0]) if masked else None
-    got = plain_apply(affine, rows, strengths)
+    weights = [torch.from_numpy(x) for x in (affine.A, affine.a0, affine.B, affine.c)]
+    got = plain.affine_apply(rows, *weights, affine.restore, strengths)
     expected = reference.affine_apply(
         affine, rows, None if strengths is None else strengths.numpy()
     )
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
     if masked:
         assert torch.equal(got[[1, 3]], rows[[1, 3]])
+
+
+def test_which_kernel_serves_which_model() -> None:
+    cpu, meta = torch.device("cpu"), torch.device("meta")
+    assert all(uses_kernel(cpu, t) for t in (torch.float32, torch.bfloat16, torch.float16))
+    assert kernel_name(cpu, torch.bfloat16) == "compiled"
+    assert kernel_name(cpu, torch.float64) == "plain torch on cpu in float64"
+    assert kernel_name(meta, torch.float32) == "plain torch on meta in float32"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gradient_passes_a_steered_block(dtype: torch.dtype) -> None:
+    """As when something is trained through the frozen, steered model."""
+    backend = tiny_backend(dtype=dtype)
+    ids = torch.tensor([tokens(6)])
+    embedded = backend.model.get_input_embeddings()(ids).detach().requires_grad_()
+    with backend.steer(steering(backend, [0]), verify=False):
+        backend.model(inputs_embeds=embedded).logits.square().sum().backward()
+    steered = embedded.grad
+    embedded.grad = None
+    backend.model(inputs_embeds=embedded).logits.square().sum().backward()
+    assert steered is not None
+    assert embedded.grad is not None
+    assert torch.isfinite(steered).all()
+    assert not torch.allclose(steered, embedded.grad)
 
 
 def test_loading_a_folder(backend: TransformersBackend, tmp_path: Path) -> None:

@@ -199,17 +199,12 @@ def test_a_wrong_change_at_one_of_the_right_positions(
 
 def altered(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     """Let the backend apply another affine than the intervention's."""
-    original = hooks._kernel_for
+    original = hooks.applier
 
-    def kernel_for(device: torch.device) -> Any:
-        apply = original(device)
+    def applier(affine: Affine, device: torch.device, dtype: torch.dtype) -> Any:
+        return original(change(affine), device, dtype)
 
-        def applied(affine: Affine, rows: torch.Tensor, strengths: torch.Tensor | None) -> Any:
-            return apply(change(affine), rows, strengths)
-
-        return applied
-
-    monkeypatch.setattr(hooks, "_kernel_for", kernel_for)
+    monkeypatch.setattr(hooks, "applier", applier)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +254,7 @@ def test_every_position_or_none(
     backend: TransformersBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backend that ignores the window of positions."""
-    monkeypatch.setattr(SteeringHooks, "_strengths", lambda self: None)
+    monkeypatch.setattr(SteeringHooks, "_steered_now", lambda self: True)
     message = refusal(backend, steering(backend, [0], positions=Positions("prompt")))
     assert "expected no change at block 0 outside the intervention" in message
 
@@ -268,22 +263,22 @@ def test_one_vector_for_all_positions(
     backend: TransformersBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Average the states, steer the average, broadcast it."""
-    original = hooks._kernel_for
+    original = hooks.applier
 
-    def kernel_for(device: torch.device) -> Any:
-        apply = original(device)
+    def applier(affine: Affine, device: torch.device, dtype: torch.dtype) -> Any:
+        apply = original(affine, device, dtype)
 
-        def averaged(affine: Affine, rows: torch.Tensor, strengths: torch.Tensor | None) -> Any:
+        def averaged(hidden: torch.Tensor, strengths: torch.Tensor | None) -> Any:
+            rows = hidden.flatten(0, -2)
             mean = rows.mean(dim=0, keepdim=True)
-            change = apply(affine, mean, None) - mean
-            steered = rows + change
-            return (
-                steered if strengths is None else torch.where(strengths[:, None] > 0, steered, rows)
-            )
+            steered = rows + apply(mean, None) - mean
+            if strengths is not None:
+                steered = torch.where(strengths[:, None] > 0, steered, rows)
+            return steered.view_as(hidden)
 
         return averaged
 
-    monkeypatch.setattr(hooks, "_kernel_for", kernel_for)
+    monkeypatch.setattr(hooks, "applier", applier)
     assert "analytic change at block 0" in refusal(backend, steering(backend, [0]))
 
 

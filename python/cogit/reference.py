@@ -35,3 +35,15 @@ def affine_apply(
         off = np.asarray(strengths) == 0.0
         y[off] = x[off]
     return np.asarray(y)
+
+
+def dense_apply(
+    change: ArrayLike, psi: ArrayLike, a: float, b: float, *, normalise: bool
+) -> NDArray[np.complex128]:
+    """normalise(a·ψ + b·Dψ) in complex128. change: (q, q). psi: (..., q). A norm of 0 stays."""
+    states = np.asarray(psi, dtype=np.complex128)
+    result = a * states + b * (states @ np.asarray(change, dtype=np.complex128).T)
+    if normalise:
+        norm = np.linalg.norm(result, axis=-1, keepdims=True)
+        result = result / np.where(norm == 0.0, 1.0, norm)
+    return np.asarray(result)

@@ -10,9 +10,12 @@ import torch
 from cogit import kernels
 from cogit.affine import Affine
 from cogit.intervention import Intervention
+from cogit.kernels import plain
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    Apply = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class TokenClock:
@@ -80,13 +83,15 @@ class SteeringHooks:
     ) -> None:
         self._clock = clock
         self._intervention = intervention
-        self._apply = _kernel_for(next(blocks.parameters()).device)
-        self._mask: Tensor | None = None
-        self._mask_of: Tensor | None = None
+        self._steered: Tensor | bool = False
+        self._steered_at: Tensor | None = None
+        some = next(blocks.parameters())
         folds = {} if intervention.strength == 0.0 else intervention.folds()
         self._handles = [
             # First, so that whoever else watches a block's output sees the steered one.
-            blocks[layer].register_forward_hook(self._hook(affine), prepend=True)
+            blocks[layer].register_forward_hook(
+                self._hook(applier(affine, some.device, some.dtype)), prepend=True
+            )
             for layer, affine in folds.items()
         ]
 
@@ -95,25 +100,30 @@ class SteeringHooks:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, affine: Affine) -> Callable[..., Any]:
+    def _hook(self, apply: Apply) -> Callable[..., Any]:
         def steer_output(module: nn.Module, args: Any, output: Any) -> Any:
-            hidden = hidden_of(output)
-            mask = self._strengths()
-            if mask is not None and not bool(mask.any()):
+            steered = self._steered_now()
+            if steered is False:
                 return None
-            rows = hidden.reshape(-1, hidden.shape[-1]).float()  # (batch · position, d_model)
-            steered = self._apply(affine, rows, mask)
-            return with_hidden(output, steered.to(hidden.dtype).reshape(hidden.shape))
+            hidden = hidden_of(output)
+            rows = None if steered is True else steered
+            return with_hidden(output, apply(hidden.contiguous(), rows))
 
         return steer_output
 
-    def _strengths(self) -> Tensor | None:
-        """The mask of this forward call as float32 strengths, computed once for all blocks."""
-        if self._mask_of is None or self._mask_of is not self._clock.positions:
+    def _steered_now(self) -> Tensor | bool:
+        """Which tokens of this forward call are steered: all, none, or 1 and 0 for each.
+
+        A (batch · position,) float32 tensor in the last case. Found once for all blocks.
+        """
+        positions = self._clock.positions
+        if positions is None or positions is not self._steered_at:
             active = self._clock.active(self._intervention)
-            self._mask = None if active is None else active.float()
-            self._mask_of = self._clock.positions
-        return self._mask
+            self._steered = (
+                True if active is None else active.float() if bool(active.any()) else False
+            )
+            self._steered_at = positions
+        return self._steered
 
 
 def hidden_of(output: Any) -> Tensor:
@@ -127,25 +137,34 @@ def with_hidden(output: Any, hidden: Tensor) -> Any:
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
 
-def plain_apply(affine: Affine, rows: Tensor, strengths: Tensor | None) -> Tensor:
-    """The affine in plain torch, on any device; the compiled kernel is tested against it."""
-    down, up, shift, offset = (
-        torch.from_numpy(x).to(rows) for x in (affine.A, affine.B, affine.c, affine.a0)
+def applier(affine: Affine, device: torch.device, dtype: torch.dtype) -> Apply:
+    """The compiled kernel where it serves this device and dtype, else plain torch.
+
+    Which of the two it is, :func:`kernel_name` tells.
+    """
+    if uses_kernel(device, dtype):
+        return kernels.CompiledAffine(affine, device)
+    down, bias, up, shift = (
+        torch.from_numpy(x).to(device) for x in (affine.A, affine.a0, affine.B, affine.c)
     )
-    change = torch.addmm(shift, torch.addmm(offset, rows, down.T), up)
-    if strengths is not None:
-        change = change * strengths[:, None]
-    steered = rows + change
-    if not affine.restore:
-        return steered
-    before, after = (x.norm(dim=-1, keepdim=True) for x in (rows, steered))
-    unchanged = (rows == steered).all(dim=-1, keepdim=True) | (after == 0)
-    return torch.where(unchanged, steered, steered * (before / after))
+
+    def apply(hidden: Tensor, strengths: Tensor | None) -> Tensor:
+        return plain.affine_apply(hidden, down, bias, up, shift, affine.restore, strengths)
+
+    return apply
 
 
-def _kernel_for(device: torch.device) -> Callable[[Affine, Tensor, Tensor | None], Tensor]:
-    """The compiled kernel on the CPU; plain torch elsewhere, as TransformersBackend.kernel says."""
-    return kernels.affine_apply if device.type == "cpu" else plain_apply
+def uses_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    """True where the compiled kernel serves a model of this dtype on this device."""
+    built = device.type == "cpu" or (device.type == "cuda" and kernels.info()["cuda"]["built"])
+    return built and dtype in (torch.float32, torch.bfloat16, torch.float16)
+
+
+def kernel_name(device: torch.device, dtype: torch.dtype) -> str:
+    """What applies an affine to such a model, for people to read."""
+    if uses_kernel(device, dtype):
+        return "compiled"
+    return f"plain torch on {device.type} in {str(dtype).removeprefix('torch.')}"
 
 
 def _cache_length(cache: Any) -> int:

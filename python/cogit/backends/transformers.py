@@ -21,7 +21,7 @@ from transformers import (
 
 from cogit.backends.base import Backend, Probe, TokenIds
 from cogit.backends.blocks import count, find_blocks, text_config
-from cogit.backends.hooks import SteeringHooks, TokenClock, hidden_of
+from cogit.backends.hooks import SteeringHooks, TokenClock, hidden_of, kernel_name
 from cogit.errors import ArtefactError
 from cogit.identity import ModelIdentity, file_fingerprint
 from cogit.intervention import Intervention
@@ -110,8 +110,8 @@ class TransformersBackend(Backend):
 
     @property
     def kernel(self) -> str:
-        """What applies the affine: the compiled kernel, or plain torch off the CPU."""
-        return "compiled" if self.device.type == "cpu" else f"plain torch on {self.device.type}"
+        """What applies the affine: the compiled kernel, or plain torch where it cannot."""
+        return kernel_name(self.device, self.model.dtype)
 
     def tokenize(self, text: str) -> list[int]:
         return [int(i) for i in self.tokenizer(text)["input_ids"]]
