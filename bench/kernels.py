@@ -8,17 +8,12 @@ the same core: a dot product over as many bytes, and a large matrix product.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import subprocess
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from bench.rows import Row, arguments, finish
 from bench.timing import compare
 from cogit import kernels, reference
 from cogit.affine import Affine
@@ -27,17 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SHAPES = ((3584, 16, 1), (3584, 16, 32), (3584, 16, 512), (896, 16, 1))  # d, rank, n
-
-
-@dataclass(frozen=True)
-class Row:
-    id: str
-    value: float
-    unit: str
-    baseline: float
-    ratio: float
-    limit: float
-    of_limit: float
 
 
 def affine_rows(d: int, rank: int, n: int, quick: bool, peak: float) -> list[Row]:
@@ -73,12 +57,13 @@ def affine_rows(d: int, rank: int, n: int, quick: bool, peak: float) -> list[Row
     def row(suffix: str, baseline: str) -> Row:
         return Row(
             id=f"affine.f32.d{d}.r{rank}.n{n}{suffix}",
-            value=round(1e6 * ours, 3),
+            value=1e6 * ours,
             unit="us",
-            baseline=round(1e6 * timing.median(baseline), 3),
-            ratio=round(timing.ratio(baseline, "ours"), 3),
-            limit=round(1e6 * limit, 3),
-            of_limit=round(limit / ours, 3),
+            baseline=1e6 * timing.median(baseline),
+            ratio=timing.ratio(baseline, "ours"),
+            limit=1e6 * limit,
+            of_limit=limit / ours,
+            note=baseline,
         )
 
     return [row("", best), row(".naive", "naive")]
@@ -121,43 +106,15 @@ def peak_flops(quick: bool) -> float:
     return 2 * size**3 / timing.median("gemm")
 
 
-def machine() -> str:
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
-    return f"{name}, {kernels.info()['cpu_variant']}"
-
-
-def commit() -> str:
-    run = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return run.stdout.strip() if run.returncode == 0 else "unknown"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time the compiled kernels against plain torch.")
-    parser.add_argument("--json", type=Path, help="write the rows to this file")
-    parser.add_argument("--quick", action="store_true", help="few rounds; the numbers are rough")
-    options = parser.parse_args()
+    options = arguments(__doc__)
     torch.set_num_threads(1)
     rows: list[Row] = []
     with torch.inference_mode():
         peak = peak_flops(options.quick)
         for d, rank, n in SHAPES:
             rows += affine_rows(d, rank, n, options.quick, peak)
-    print(f"{'id':34}{'us':>10}{'torch':>10}{'ratio':>8}{'limit':>10}{'of it':>7}")
-    for row in rows:
-        print(
-            f"{row.id:34}{row.value:10.2f}{row.baseline:10.2f}{row.ratio:8.2f}"
-            f"{row.limit:10.2f}{row.of_limit:7.2f}"
-        )
-    if options.json:
-        report = {"commit": commit(), "machine": machine(), "threads": 1}
-        text = json.dumps({**report, "rows": [asdict(row) for row in rows]}, indent=2)
-        options.json.write_text(text + "\n")
+    finish("kernels", rows, options, threads=1)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
+Result = TypeVar("Result")
+Clock = Callable[[], int]
+"""Nanoseconds since some moment."""
+
+THREAD: Clock = time.thread_time_ns
+WALL: Clock = time.perf_counter_ns
 _NANO = 1e-9
 
 
@@ -27,6 +34,11 @@ class Timing:
         pairs = zip(self.seconds[slower], self.seconds[faster], strict=True)
         return median(a / b for a, b in pairs)
 
+    def difference(self, longer: str, shorter: str) -> float:
+        """How many seconds more ``longer`` takes: the median over rounds."""
+        pairs = zip(self.seconds[longer], self.seconds[shorter], strict=True)
+        return median(a - b for a, b in pairs)
+
     def fastest(self, *names: str) -> str:
         return min(names, key=self.median)
 
@@ -37,32 +49,40 @@ def compare(
     check: Callable[[], None],
     rounds: int = 15,
     seconds: float = 0.01,
+    clock: Clock = THREAD,
 ) -> Timing:
-    """Time the candidates on this thread.
+    """Time the candidates against each other.
 
     check: raises if the candidates disagree; runs before any clock. seconds: how long each
-    candidate runs per round. CPU time of the thread is counted, so single-threaded code only: on a
-    shared machine it is steadier than the time on the wall.
+    candidate runs per round. clock: THREAD counts CPU time of this thread, so single-threaded code
+    only, and is steadier on a shared machine; WALL is for code with several threads.
     """
     check()
-    calls = {name: _calls_in(run, seconds) for name, run in candidates.items()}
+    calls = {name: _calls_in(run, seconds, clock) for name, run in candidates.items()}
     measured: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, run in candidates.items():
-            measured[name].append(_per_call(run, calls[name]))
+            measured[name].append(_per_call(run, calls[name], clock))
     return Timing(measured)
 
 
-def _calls_in(run: Callable[[], object], seconds: float) -> int:
+def once(run: Callable[[], Result], clock: Clock = WALL) -> tuple[Result, float]:
+    """The result and the seconds of one call, for what takes too long to repeat."""
+    start = clock()
+    result = run()
+    return result, (clock() - start) * _NANO
+
+
+def _calls_in(run: Callable[[], object], seconds: float, clock: Clock) -> int:
     """How many calls fill the time; finding out is the warm-up."""
     calls = 1
-    while (taken := _per_call(run, calls) * calls) < seconds / 4:
+    while (taken := _per_call(run, calls, clock) * calls) < seconds / 4:
         calls *= 2
     return max(1, round(calls * seconds / taken))
 
 
-def _per_call(run: Callable[[], object], calls: int) -> float:
-    start = time.thread_time_ns()
+def _per_call(run: Callable[[], object], calls: int, clock: Clock) -> float:
+    start = clock()
     for _ in range(calls):
         run()
-    return (time.thread_time_ns() - start) * _NANO / calls
+    return (clock() - start) * _NANO / calls
