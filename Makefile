@@ -11,7 +11,7 @@ CLANG_FORMAT ?= $(dir $(shell command -v $(PYTHON)))clang-format
 SOURCES_CPP = $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu')
 RUN = PYTHONPATH=python $(PYTHON)
 
-.PHONY: build check format test test-all bench asan clean
+.PHONY: build check format test test-all bench asan tsan clean
 
 build:
 	$(CMAKE) -S . -B $(BUILD) -G Ninja -DPython_EXECUTABLE=$$(command -v $(PYTHON)) $(CMAKE_ARGS)
@@ -22,6 +22,7 @@ check:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(RUN) -m mypy
+	MYPYPATH=python:. $(PYTHON) -m mypy bench
 	$(CLANG_FORMAT) --dry-run --Werror $(SOURCES_CPP)
 
 format:
@@ -36,11 +37,33 @@ test-all:
 	$(RUN) -m pytest -m "not gpu"
 
 bench:
-	$(RUN) -m bench.kernels
+	@for name in kernels inject record subspace fit; do \
+	  $(RUN) -m bench.$$name --json bench/results/$$name.json || exit 1; done
+	$(RUN) -m bench.results
 
+# The kernels and their binding under AddressSanitizer and UndefinedBehaviorSanitizer, driven by
+# their tests. The package beside the instrumented module is a copy, so that the checkout keeps its
+# own. Leaks are not looked for: Python and torch keep memory until the process ends.
+ASAN = build/asan
 asan:
 	$(CMAKE) --preset asan -DPython_EXECUTABLE=$$(command -v $(PYTHON))
 	$(CMAKE) --build --preset asan --parallel $(JOBS)
+	$(CMAKE) -E copy_directory python $(ASAN)/python
+	$(CMAKE) -E rm -f $(ASAN)/python/cogit/_core*.so
+	$(CMAKE) --install $(ASAN) --component python --prefix $(ASAN)/python
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  PYTHONPATH=$(ASAN)/python $(PYTHON) -m pytest -q $(wildcard tests/test_kernels*.py)
+
+# The thread pool, and the kernels on it, under ThreadSanitizer.
+TSAN_SOURCES = csrc/tests/pool_stress.cpp \
+  $(addprefix csrc/kernels/,pool.cpp affine.cpp dense.cpp dispatch.cpp scratch.cpp \
+    variant_baseline.cpp)
+tsan:
+	mkdir -p build/tsan
+	$(CXX) -std=c++17 -O1 -g -fsanitize=thread -Icsrc $(TSAN_SOURCES) -pthread \
+	  -o build/tsan/pool_stress
+	build/tsan/pool_stress
 
 clean:
 	$(CMAKE) -E rm -rf $(BUILD) python/cogit/_llama

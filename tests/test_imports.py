@@ -26,7 +26,7 @@ LEVELS = [
         "run_folder",
         "_core",
     },
-    {"affine", "reference", "artefact", "identity", "sampling"},
+    {"affine", "reference", "artefact", "identity", "sampling", "hermitian", "cayley"},
     {"kernels", "activations"},
     {"subspace"},
     {"operators"},

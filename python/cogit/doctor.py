@@ -94,7 +94,9 @@ def _cuda_kernels() -> Check:
 
     cuda = kernels.info()["cuda"]
     if cuda["built"]:
-        return Check("cuda kernels", "ok", "built")
+        names = ", ".join(device["name"] for device in cuda["devices"]) or "no CUDA device here"
+        version = f"CUDA {cuda['runtime'] // 1000}.{cuda['runtime'] % 1000 // 10}"
+        return Check("cuda kernels", "ok", f"built with {version}; {names}")
     detail = cuda["reason"]
     if torch.cuda.is_available():
         remedy = "steering runs in plain torch on the GPU; build with COGIT_CUDA=ON if supported"

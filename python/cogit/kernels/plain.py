@@ -98,10 +98,8 @@ def widened(D: Tensor, scales: Tensor | None) -> Tensor:
     """A stored change as complex64. D: (q, q) complex64, or (q, q, 2) bfloat16 or int8 pairs."""
     if D.is_complex():
         return D
-    pairs = D.float()
-    if scales is not None:
-        pairs = pairs * scales[:, None, None]
-    return torch.view_as_complex(pairs)
+    # One pass either way: int8 times float32 is float32.
+    return torch.view_as_complex(D.float() if scales is None else D * scales[:, None, None])
 
 
 def dense_apply(
