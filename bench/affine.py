@@ -131,7 +131,7 @@ def torch_forms(affine: Affine, h: Tensor) -> dict[str, Form]:
 
 def _forms_in(affine: Affine, like: Tensor, rows: Form) -> dict[str, Form]:
     arrays = (affine.A, affine.a0, affine.B, affine.c)
-    down, bias, up, c = (torch.from_numpy(x).to(like.dtype) for x in arrays)
+    down, bias, up, c = (torch.from_numpy(x).to(like) for x in arrays)
     wide = down.T
     folded_wide = torch.cat([down, torch.zeros_like(down[:1])]).T
     folded_bias = torch.cat([bias, torch.ones_like(bias[:1])])

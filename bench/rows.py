@@ -99,13 +99,20 @@ def arguments(description: str | None, argv: Sequence[str] | None = None) -> arg
     return parser.parse_args(argv)
 
 
-def finish(bench: str, rows: Sequence[Row], options: argparse.Namespace, *, threads: int) -> Report:
-    """Print the table and write the file that was asked for."""
+def finish(
+    bench: str,
+    rows: Sequence[Row],
+    options: argparse.Namespace,
+    *,
+    threads: int,
+    device: str = "",
+) -> Report:
+    """Print the table and write the file that was asked for. device: a GPU beside the processor."""
     report = Report(
         bench=bench,
         command=f"python -m bench.{bench}" + " --quick" * options.quick,
         commit=commit(),
-        machine=machine(),
+        machine=f"{device} with {machine()}" if device else machine(),
         threads=threads,
         quick=options.quick,
         rows=tuple(row.rounded() for row in rows),
