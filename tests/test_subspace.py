@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,155 @@ def test_finds_what_varies_in_the_foreground_only() -> None:
     assert values[0] == pytest.approx(4.0, rel=0.2)
     plain = contrastive_pca(fore, back, alpha=0.0)[1]
     assert abs(plain[0, 0]) > 0.999
+
+
+@pytest.mark.parametrize("d_model", [256, 1024])
+def test_equals_dense_eigenpairs_at_full_width(d_model: int) -> None:
+    """Centred states with a power-law spectrum and three outlier axes, as residual streams have."""
+    rng = np.random.default_rng(d_model)
+    fore, back = rng.standard_normal((2, 50, d_model)) * 10 * np.arange(1, d_model + 1) ** -0.5
+    fore[:, :3] += 20 * rng.standard_normal((50, 3))
+    fore, back = (x - x.mean(axis=0) for x in (fore, back))
+    values, vectors = contrastive_pca(fore, back, 0.7)
+    expected, directions = np.linalg.eigh(fore.T @ fore / 50 - 0.7 * back.T @ back / 50)
+    scale = np.abs(expected).max()
+    # Dense eigh in float64 rounds at 1e-14.
+    np.testing.assert_allclose(values[:49], expected[::-1][:49], rtol=0, atol=1e-11 * scale)
+    np.testing.assert_allclose(values[-49:], expected[::-1][-49:], rtol=0, atol=1e-11 * scale)
+    np.testing.assert_allclose(values[49:51], 0, atol=1e-11 * scale)  # the two means' axes
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(100), atol=1e-12)
+    gaps = -np.diff(expected[::-1][:9])
+    clear = np.minimum(gaps, np.concatenate([[np.inf], gaps[:-1]])) > 1e-3 * scale
+    cosines = np.abs((vectors[:, :8] * directions[:, ::-1][:, :8]).sum(axis=0))
+    assert clear.sum() >= 5
+    assert (cosines[clear] > 1 - 1e-12).all()
+
+
+@pytest.mark.parametrize("decades", [3, 6, 9, 14])
+def test_small_singular_values_cost_nothing_at_the_top(decades: int) -> None:
+    """A Gram matrix squares the spread of the rows; the eigenvectors stay orthonormal."""
+    rng = np.random.default_rng(decades)
+    frames = [np.linalg.qr(rng.standard_normal((n, 30)))[0] for n in (30, 120)]
+    rows = (frames[0] * np.logspace(0, -decades, 30)) @ frames[1].T
+    values, vectors = contrastive_pca(rows[:20], rows[20:])
+    dense = rows[:20].T @ rows[:20] / 20 - rows[20:].T @ rows[20:] / 10
+    expected = np.linalg.eigvalsh(dense)[::-1]
+    scale = np.abs(expected).max()
+    # As many positive and negative eigenvalues as rows; all at the rounding of the largest.
+    expected = np.concatenate([expected[:20], expected[-10:]])
+    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-13 * scale)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(30), atol=1e-12)
+    np.testing.assert_allclose(dense @ vectors, vectors * values, atol=1e-13 * scale)
+
+
+def test_a_loud_common_axis_hides_no_contrast() -> None:
+    """What both classes share a million times louder cancels; small directions meet it, and count.
+
+    Dropped as rounding from a Gram matrix, they would leave an eigenvalue wrong by a millionth.
+    """
+    fore, back = np.zeros((2, 1, 6))
+    fore[0, 0] = back[0, 0] = 1.0
+    back[0, 1] = 1e-7
+    values, vectors = contrastive_pca(fore, back)
+    expected = np.linalg.eigvalsh(fore.T @ fore - back.T @ back)[[-1, 0]]  # ±1e-7
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(2), atol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 3])
+@pytest.mark.parametrize("d_model", [9, 64])
+def test_rows_that_depend_on_each_other(rank: int, d_model: int) -> None:
+    """Repeated, zero and centred rows: the missing vectors are orthonormal, their values zero."""
+    rng = np.random.default_rng(rank)
+    rows = rng.standard_normal((8, rank)) @ rng.standard_normal((rank, d_model))
+    values, vectors = contrastive_pca(rows[:4], rows[4:])
+    assert (np.abs(values) > 1e-12).sum() == rank
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(8), atol=1e-12)
+    dense = rows[:4].T @ rows[:4] / 4 - rows[4:].T @ rows[4:] / 4
+    np.testing.assert_allclose(dense @ vectors, vectors * values, atol=1e-11)
+
+
+@pytest.mark.parametrize(("n_fore", "n_back", "d_model"), [(6, 4, 40), (30, 20, 12)])
+def test_a_stack_is_its_layers(n_fore: int, n_back: int, d_model: int) -> None:
+    fore, back = (
+        np.stack([samples(n, d_model, seed + layer) for layer in range(3)])
+        for n, seed in ((n_fore, 0), (n_back, 10))
+    )
+    kept = min(n_fore + n_back, d_model)
+    values, vectors = contrastive_pca(fore, back, 0.5)
+    assert values.shape == (3, kept)
+    assert vectors.shape == (3, d_model, kept)
+    for layer in range(3):
+        one = contrastive_pca(fore[layer], back[layer], 0.5)
+        np.testing.assert_array_equal(values[layer], one[0])
+        np.testing.assert_array_equal(vectors[layer], one[1])
+    few = contrastive_pca(fore, back, 0.5, n_components=4)
+    assert few[1].shape == (3, d_model, 4)
+    np.testing.assert_array_equal(few[0], values[:, :4])
+    # Products with fewer columns are summed in another order.
+    np.testing.assert_allclose(few[1], vectors[..., :4], rtol=0, atol=1e-13)
+
+
+def test_float32_states_are_computed_in_float64() -> None:
+    fore, back = (np.asarray(samples(5, 40, seed), np.float32) for seed in (1, 2))
+    kept = fore.copy()
+    found = contrastive_pca(fore, back)
+    expected = contrastive_pca(fore.astype(np.float64), back.astype(np.float64))
+    for ours, double in zip(found, expected, strict=True):
+        assert ours.dtype == np.float64
+        np.testing.assert_array_equal(ours, double)
+    np.testing.assert_array_equal(fore, kept)
+
+
+def test_alpha_weighs_the_background() -> None:
+    """Two axes, one louder in the background: it leads until alpha is large enough."""
+    fore, back = np.diag([3.0, 2.0, 0.0, 0.0])[:2], np.diag([2.0, 0.0, 0.0, 0.0])[:1]
+    for alpha, values in ((0.0, [4.5, 2.0, 0.0]), (1.0, [2.0, 0.5, 0.0]), (2.0, [2.0, 0.0, -3.5])):
+        found, vectors = contrastive_pca(fore, back, alpha)
+        np.testing.assert_allclose(found, values, atol=1e-12)
+        assert abs(vectors[0 if alpha == 0 else 1, 0]) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_memory_beside_the_result_is_one_layers() -> None:
+    fore, back = (np.zeros((20, 10, 2000), np.float32) for _ in range(2))
+    fore += np.random.default_rng(0).standard_normal(fore.shape)
+    tracemalloc.start()
+    values, vectors = contrastive_pca(fore, back + 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    layer = 8 * 20 * 2000
+    # The stated four, the sum above (one layer in float64 is 1/10 of it) and small matrices.
+    assert peak < values.nbytes + vectors.nbytes + back.nbytes + 4.5 * layer
+
+
+@pytest.mark.parametrize(
+    ("shapes", "options", "message"),
+    [
+        (((3, 8), (3, 9)), {}, r"expected two arrays .* differ in n only, got \(3, 8\) and \(3, 9"),
+        (((2, 3, 8), (3, 3, 8)), {}, r"got \(2, 3, 8\) and \(3, 3, 8\)$"),
+        (((2, 3, 8), (3, 8)), {}, r"got \(2, 3, 8\) and \(3, 8\)$"),
+        (((8,), (8,)), {}, r"got \(8,\) and \(8,\)$"),
+        (((0, 8), (3, 8)), {}, r"got \(0, 8\) and \(3, 8\)$"),
+        (((0, 3, 8), (0, 3, 8)), {}, r"got \(0, 3, 8\) and \(0, 3, 8\)$"),
+        (((3, 8), (2, 8)), {"alpha": -1.0}, r"expected a finite alpha of zero or more, got -1\.0$"),
+        (((3, 8), (2, 8)), {"alpha": np.nan}, r"alpha of zero or more, got nan$"),
+        (((3, 8), (2, 8)), {"n_components": 0}, r"n_components <= 5 for 5 samples .*got 0$"),
+        (((3, 4), (2, 4)), {"n_components": 5}, r"n_components <= 4 for 5 samples .*got 5$"),
+    ],
+)
+def test_what_has_no_contrast_is_refused(shapes: Any, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^\[contrastive_pca\] .*{message}"):
+        contrastive_pca(*map(np.ones, shapes), **options)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_not_finite_are_refused(value: float) -> None:
+    fore, back = np.ones((2, 3, 8)), np.ones((2, 3, 8))
+    back[1, 2, 3] = value
+    with pytest.raises(
+        ValueError, match=r"^\[contrastive_pca\] expected finite states, got NaN or"
+    ):
+        contrastive_pca(fore, back)
 
 
 # ---- the fitted subspace ----
