@@ -67,11 +67,11 @@ def affine_rows(name: str, shape: tuple[int, int, int], *, quick: bool, peak: fl
         exact = reference.affine_apply(affine, rows.float().numpy())
         # Values are below 5; half dtypes also round weights and coefficients, 64 of them or more.
         allowed = 1e-4 if dtype is torch.float32 else 16 * float(torch.finfo(dtype).eps)
-        for result in (*(run() for run in forms.values()), compiled(rows)):
+        for result in (*(run() for run in forms.values()), compiled.apply(rows)):
             np.testing.assert_allclose(result.float(), exact, rtol=allowed, atol=allowed)
 
     timing = compare(
-        {**forms, "ours": lambda: compiled(rows), "read": lambda: read(probe)},
+        {**forms, "ours": lambda: compiled.apply(rows), "read": lambda: read(probe)},
         check=check,
         rounds=5 if quick else 25,
         seconds=0.002 if quick else 0.01,

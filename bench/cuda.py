@@ -53,7 +53,7 @@ def _calls(run: Callable[[], object]) -> int:
 
 
 def _seconds(run: Callable[[], object], calls: int) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start, end = (torch.Event("cuda", enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
     for _ in range(calls):
@@ -85,9 +85,9 @@ def affine_row(name: str, shape: tuple[int, int, int], rounds: int, bandwidth: f
     exact = reference.affine_apply(affine, h.float().cpu())
     # As in bench/affine.py; TF32 is off by default and stays off.
     allowed = 1e-4 if dtype is torch.float32 else 16 * float(torch.finfo(dtype).eps)
-    for result in (*(run() for run in forms.values()), compiled(h)):
+    for result in (*(run() for run in forms.values()), compiled.apply(h)):
         np.testing.assert_allclose(result.float().cpu(), exact, rtol=allowed, atol=allowed)
-    seconds = compare({**forms, "ours": lambda: compiled(h)}, rounds=rounds)
+    seconds = compare({**forms, "ours": lambda: compiled.apply(h)}, rounds=rounds)
     best = min(forms, key=lambda form: median(seconds[form]))
     ours = median(seconds["ours"])
     limit = (8 * rank * d + 2 * n * d * dtype.itemsize) / bandwidth

@@ -10,8 +10,7 @@ import time
 
 import torch
 
-from bench.affine import DTYPES, QUICK, SHAPES, affine_rows
-from bench.dense import BATCHES, SIZES, dense_rows
+from bench import affine, dense
 from bench.rows import Row, arguments, finish
 from bench.timing import compare
 from cogit.kernels.core import core
@@ -50,12 +49,11 @@ def main() -> None:
     with torch.inference_mode():
         peak = peak_operations()
         rows.append(dispatch_row(quick=options.quick))
-        for name in DTYPES:
-            for shape in QUICK if options.quick else SHAPES:
-                rows += affine_rows(name, shape, quick=options.quick, peak=peak)
-        for q in (500, 2666) if options.quick else SIZES:
-            for batch in (1, 8) if options.quick else BATCHES:
-                rows += dense_rows(q, batch, quick=options.quick, peak=peak)
+        for name in affine.DTYPES:
+            for shape in affine.QUICK if options.quick else affine.SHAPES:
+                rows += affine.affine_rows(name, shape, quick=options.quick, peak=peak)
+        for q, batch in dense.QUICK if options.quick else dense.SHAPES:
+            rows += dense.dense_rows(q, batch, quick=options.quick, peak=peak)
     finish("kernels", rows, options, threads=1)
 
 

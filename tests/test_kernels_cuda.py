@@ -52,11 +52,11 @@ def test_affine_matches_reference(dtype: torch.dtype, d: int) -> None:
             compiled = kernels.CompiledAffine(affine, "cuda")
             for n in (0, 1, 2, 7, 33, 300):
                 h = rows(rng, n, d, dtype)
-                assert_close(compiled(h), affine, h)
+                assert_close(compiled.apply(h), affine, h)
                 strengths = torch.from_numpy(
                     rng.choice(np.array([0, 0.5, 1, -2], np.float32), size=n)
                 ).cuda()
-                assert_close(compiled(h, strengths), affine, h, strengths)
+                assert_close(compiled.apply(h, strengths), affine, h, strengths)
 
 
 def test_affine_fuzz() -> None:
@@ -72,7 +72,9 @@ def test_affine_fuzz() -> None:
             drawn = (rng.normal(size=n) * rng.integers(0, 2, size=n)).astype(np.float32)
             strengths = torch.from_numpy(drawn).cuda()
         original, compiled = h.clone(), kernels.CompiledAffine(affine, "cuda")
-        out = compiled(h, strengths, out=h) if rng.integers(2) else compiled(h, strengths)
+        out = (
+            compiled.apply(h, strengths, out=h) if rng.integers(2) else compiled.apply(h, strengths)
+        )
         assert_close(out, affine, original, strengths)
 
 
@@ -82,15 +84,15 @@ def test_laws(dtype: torch.dtype) -> None:
     for d in (7, 100, 896, 3584):
         compiled = kernels.CompiledAffine(make_affine(rng, d, 9), "cuda")
         h = rows(rng, 70, d, dtype)
-        batch = compiled(h)
-        assert torch.equal(batch, torch.cat([compiled(row[None]) for row in h]))
-        assert torch.equal(batch, compiled(h))
+        batch = compiled.apply(h)
+        assert torch.equal(batch, torch.cat([compiled.apply(row[None]) for row in h]))
+        assert torch.equal(batch, compiled.apply(h))
 
         strengths = torch.ones(70, device="cuda")
         strengths[3] = 0
         h[3, :3] = torch.tensor([-0.0, torch.nan, torch.inf])
         h[5, 2] = torch.nan
-        got = compiled(h, strengths)
+        got = compiled.apply(h, strengths)
         integer = torch.int32 if dtype is torch.float32 else torch.int16
         assert torch.equal(got[3].view(integer), h[3].view(integer))
         assert torch.isnan(got[5]).all()
@@ -99,7 +101,7 @@ def test_laws(dtype: torch.dtype) -> None:
 
         still = kernels.CompiledAffine(Affine.zero(d, 3, restore=True), "cuda")
         clean = rows(rng, 5, d, dtype)
-        assert torch.equal(still(clean), clean)
+        assert torch.equal(still.apply(clean), clean)
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -136,17 +138,17 @@ def test_streams_and_graphs() -> None:
     h = rows(rng, 4, 896, torch.float32)
     kept = DenseChange.from_change(torch.eye(64, dtype=torch.complex64, device="cuda"))
     psi = torch.ones(2, 64, dtype=torch.complex64, device="cuda")
-    want, blended = compiled(h), kept.apply(psi, 0.5)
+    want, blended = compiled.apply(h), kept.apply(psi, 0.5)
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        warm = compiled(h), kept.apply(psi, 0.5)
+        warm = compiled.apply(h), kept.apply(psi, 0.5)
     stream.synchronize()
     assert torch.equal(warm[0], want)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
-        steered, states = compiled(h), kept.apply(psi, 0.5)
+        steered, states = compiled.apply(h), kept.apply(psi, 0.5)
     h.mul_(2)
-    want = compiled(h)
+    want = compiled.apply(h)
     graph.replay()
     torch.cuda.synchronize()
     assert torch.equal(steered, want)
@@ -174,7 +176,7 @@ def test_mixed_devices_are_refused() -> None:
     ]
     for compiled, h, strengths, message in cases:
         with pytest.raises(ValueError, match=message):
-            compiled(h, strengths)
+            compiled.apply(h, strengths)
 
 
 def test_a_model_on_the_gpu_is_steered_by_the_kernel() -> None:

@@ -52,21 +52,21 @@ def test_any_leading_axes(dtype: torch.dtype) -> None:
     compiled = kernels.CompiledAffine(make_affine(np.random.default_rng(0), 16, 3))
     wide = normal(2, 3, 5, 24).to(dtype)
     h = wide[..., 4:20]  # rows at equal distances
-    got = compiled(h)
+    got = compiled.apply(h)
     assert got.shape == h.shape
-    assert torch.equal(got.reshape(-1, 16), compiled(h.reshape(-1, 16)))
+    assert torch.equal(got.reshape(-1, 16), compiled.apply(h.reshape(-1, 16)))
     strengths = normal(30)
     assert torch.equal(
-        compiled(h, strengths).reshape(-1, 16), compiled(h.reshape(-1, 16), strengths)
+        compiled.apply(h, strengths).reshape(-1, 16), compiled.apply(h.reshape(-1, 16), strengths)
     )
-    assert compiled(h[:, :0]).shape == (2, 0, 5, 16)
+    assert compiled.apply(h[:, :0]).shape == (2, 0, 5, 16)
 
 
 def test_parameters_are_plain_tensors() -> None:
     compiled = kernels.CompiledAffine(small_affine())
     parameter = torch.nn.Parameter(normal(3, 6))
     with torch.no_grad():
-        assert torch.equal(compiled(parameter), compiled(parameter.detach()))
+        assert torch.equal(compiled.apply(parameter), compiled.apply(parameter.detach()))
 
 
 def test_writing_in_place_is_known_to_autograd() -> None:
@@ -210,26 +210,26 @@ def test_torch_refusals() -> None:
     ]
     for h, kind, message in refused:
         with pytest.raises(kind, match=message):
-            compiled(h)
+            compiled.apply(h)
     with pytest.raises(ValueError, match="expected strengths of shape"):
-        compiled(good, torch.ones(3))
+        compiled.apply(good, torch.ones(3))
     with pytest.raises(TypeError, match="expected strengths of dtype float32"):
-        compiled(good, torch.ones(2, dtype=torch.float64))
+        compiled.apply(good, torch.ones(2, dtype=torch.float64))
     with pytest.raises(ValueError, match="rows of their own memory"):
-        compiled(good, out=torch.ones(1, 6).expand(2, 6))
+        compiled.apply(good, out=torch.ones(1, 6).expand(2, 6))
     with pytest.raises(ValueError, match=r"expected out like h, \(2, 6\) float32, got .* bfloat16"):
-        compiled(good, out=good.bfloat16())
+        compiled.apply(good, out=good.bfloat16())
 
 
 def test_a_gradient_that_would_be_lost_is_refused() -> None:
     compiled = kernels.CompiledAffine(small_affine())
     leaf, out = torch.ones(2, 6, requires_grad=True), torch.empty(2, 6)
     with pytest.raises(ValueError, match=r"^\[affine_apply\] expected h without gradient"):
-        compiled(leaf, out=out)
+        compiled.apply(leaf, out=out)
     with pytest.raises(ValueError, match=r"^\[affine_apply\] expected out without gradient"):
-        compiled(out, out=leaf)
+        compiled.apply(out, out=leaf)
     with torch.no_grad():
-        assert not compiled(leaf, out=out).requires_grad
+        assert not compiled.apply(leaf, out=out).requires_grad
 
 
 @pytest.mark.parametrize(

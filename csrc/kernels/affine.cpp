@@ -21,10 +21,14 @@ AffineCall part_of(const AffineCall& call, int64_t begin, int64_t end) {
 
 }  // namespace
 
+bool affine_is_small(const AffineCall& call) {
+  const int64_t work = call.rows * call.d_model * (2 * call.rank + 4);
+  return call.rows <= kRowBlock || work < kAlone;
+}
+
 void affine_apply(const AffineCall& call, int threads) {
   const Variant& variant = active_variant();
-  const int64_t work = call.rows * call.d_model * (2 * call.rank + 4);
-  if (threads <= 1 || call.rows <= kRowBlock || work < kAlone) {
+  if (threads <= 1 || affine_is_small(call)) {
     variant.affine(call, scratch(affine_scratch(call)));
     return;
   }

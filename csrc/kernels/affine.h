@@ -43,6 +43,9 @@ struct AffineCall {
   int64_t rows;            // 0 is allowed: nothing happens
 };
 
+// True for a call so small that affine_apply keeps it on one thread whatever it may use.
+bool affine_is_small(const AffineCall& call);
+
 // Runs the call with the active CPU variant (see dispatch.h) on up to `threads` threads, counting
 // this one; small calls stay on this one. Throws std::invalid_argument if the variant asked for by
 // the environment cannot run here.

@@ -13,6 +13,8 @@ namespace {
 namespace py = pybind11;
 
 constexpr const char* kWhere = "affine_apply";
+// Below this many products, some microseconds, letting go of the GIL costs more than it gives.
+constexpr int64_t kAtOnce = int64_t{1} << 16;
 
 Float float_of(DType dtype) {
   return dtype == DType::kFloat32    ? Float::kF32
@@ -50,6 +52,7 @@ class CompiledAffine {
     weights_.restore = restore;
   }
 
+  // threads: 0 leaves it to torch where it is imported, else to set_threads.
   void apply(py::handle h, py::handle strengths, py::handle out, int threads) const {
     const Arguments arguments(kWhere);
     const Rows rows = view_stream(arguments, "h", h, /*writable=*/out.is(h));
@@ -58,21 +61,28 @@ class CompiledAffine {
       refuse_value(kWhere, "out like h, " + shape_text(h) + " " + dtype_name(rows.dtype),
                    shape_text(out) + " " + dtype_name(target.dtype), "pass an array like h");
     }
-    AffineCall call = weights_;
-    if (!strengths.is_none()) {
-      call.strengths = view_strengths(arguments, strengths, rows, target);
-    }
     const bool in_place = target.data == rows.data && target.stride == rows.stride;
     check_output(
         kWhere, target,
         {{"A", down_}, {"a0", bias_}, {"B", up_}, {"c", shift_}, {"h", in_place ? Rows{} : rows}});
-    call.type = float_of(rows.dtype);
-    call.h = rows.data;
-    call.h_stride = rows.stride;
-    call.out = target.data;
-    call.out_stride = target.stride;
-    call.rows = rows.rows;
-    run(call, rows.device, threads);
+    Rows factors{};
+    if (!strengths.is_none()) {
+      factors = view_strengths(arguments, strengths, rows);
+      check_output(kWhere, target, {{"strengths", factors}});
+    }
+    run(rows, factors, target, threads);
+  }
+
+  // The same into a new torch tensor; None where autograd has to go another way.
+  py::object apply_new(py::handle h, py::handle strengths) const {
+    const Arguments arguments(kWhere);
+    if (arguments.needs_gradient(h) || arguments.needs_gradient(strengths)) return py::none();
+    const Rows rows = view_stream(arguments, "h", h, /*writable=*/false);
+    Rows factors{};
+    if (!strengths.is_none()) factors = view_strengths(arguments, strengths, rows);
+    py::object out;
+    run(rows, factors, arguments.empty_like("h", h, out), 0);
+    return out;
   }
 
  private:
@@ -90,27 +100,42 @@ class CompiledAffine {
     return rows;
   }
 
-  static const float* view_strengths(const Arguments& arguments, py::handle strengths,
-                                     const Rows& rows, const Rows& target) {
+  static Rows view_strengths(const Arguments& arguments, py::handle strengths, const Rows& rows) {
     const Rows view = arguments.rows("strengths", strengths, {DType::kFloat32});
     check_device("strengths", view.device, rows.device);
     if (view.ndim != 1 || view.width != rows.rows) {
       refuse_value(kWhere, "strengths of shape " + shape_text({rows.rows}), shape_text(strengths),
                    "pass one strength for each row of h");
     }
-    check_output(kWhere, target, {{"strengths", view}});
-    return static_cast<const float*>(view.data);
+    return view;
   }
 
-  static void run(const AffineCall& call, Device device, int threads) {
-    void* stream = device.cuda ? current_stream(kWhere, device) : nullptr;
+  void run(const Rows& h, const Rows& strengths, const Rows& out, int threads) const {
+    AffineCall call = weights_;
+    call.type = float_of(h.dtype);
+    call.h = h.data;
+    call.h_stride = h.stride;
+    call.strengths = static_cast<const float*>(strengths.data);
+    call.out = out.data;
+    call.out_stride = out.stride;
+    call.rows = h.rows;
+    if (h.device.cuda) {
+      void* stream = current_stream(kWhere, h.device);
+      const py::gil_scoped_release release;
+      cuda::affine_apply(call, h.device.index, stream);
+      return;
+    }
+    if (call.rows * call.d_model * (call.rank + 1) <= kAtOnce) {
+      affine_apply(call, 1);
+      return;
+    }
+    if (threads == 0) {
+      threads = affine_is_small(call) ? 1 : torch_threads();
+      if (threads == 0) threads = thread_count();
+    }
     // Safe: only plain pointers are used, and the caller's references keep the arrays alive.
     const py::gil_scoped_release release;
-    if (device.cuda) {
-      cuda::affine_apply(call, device.index, stream);
-    } else {
-      affine_apply(call, threads > 0 ? threads : thread_count());
-    }
+    affine_apply(call, threads);
   }
 
   py::object owners_[4];  // keep the memory behind the weights
@@ -126,7 +151,9 @@ void register_affine(py::module_& module) {
            py::arg("a0"), py::arg("B"), py::arg("c"), py::arg("restore"))
       .def("apply", &CompiledAffine::apply, py::arg("h"), py::arg("strengths").none(true),
            py::arg("out"), py::arg("threads") = 0,
-           "out = restore(h + strengths * ((h A^T + a0) B + c)), row by row; sums in float32.");
+           "out = restore(h + strengths * ((h A^T + a0) B + c)), row by row; sums in float32.")
+      .def("apply_new", &CompiledAffine::apply_new, py::arg("h"), py::arg("strengths").none(true),
+           "The same into a new torch tensor, or None where a gradient is wanted.");
 }
 
 }  // namespace cogit::python

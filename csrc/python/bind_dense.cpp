@@ -89,12 +89,14 @@ void dense(py::handle D, py::handle scales, py::handle psi, py::handle out, doub
   call.b = static_cast<float>(b);
   call.normalise = normalise;
   void* stream = change.device.cuda ? current_stream(kWhere, change.device) : nullptr;
+  if (threads == 0) threads = torch_threads();
+  if (threads == 0) threads = thread_count();
   // Safe: only plain pointers are used, and the caller's references keep the arrays alive.
   const py::gil_scoped_release release;
   if (change.device.cuda) {
     cuda::dense_apply(call, change.device.index, stream);
   } else {
-    dense_apply(call, threads > 0 ? threads : thread_count());
+    dense_apply(call, threads);
   }
 }
 

@@ -9,14 +9,16 @@ namespace {
 
 namespace py = pybind11;
 
+constexpr int kMostDimensions = 8;
+
 // An argument before it is known to be usable.
 struct Raw {
   void* data;
   DType dtype;
   Device device;
   int ndim;
-  int64_t shape[8];
-  int64_t strides[8];  // bytes
+  int64_t shape[kMostDimensions];
+  int64_t strides[kMostDimensions];  // bytes
   bool writable;
 };
 
@@ -39,6 +41,8 @@ struct Torch {
   const dlpack::ExchangeAPI* api = nullptr;
   PyObject* requires_grad = nullptr;    // the name of an attribute
   PyObject* is_grad_enabled = nullptr;  // functions
+  PyObject* empty_like = nullptr;
+  PyObject* get_num_threads = nullptr;
   PyObject* is_neg = nullptr;
   PyObject* is_conj = nullptr;
 };
@@ -72,6 +76,8 @@ const Torch& torch_if_imported() {
   torch_types.api = exchange_api(tensor);
   torch_types.requires_grad = PyUnicode_InternFromString("requires_grad");
   torch_types.is_grad_enabled = py::object(torch.attr("is_grad_enabled")).release().ptr();
+  torch_types.empty_like = py::object(torch.attr("empty_like")).release().ptr();
+  torch_types.get_num_threads = py::object(torch.attr("get_num_threads")).release().ptr();
   torch_types.is_neg = py::object(tensor.attr("is_neg")).release().ptr();
   torch_types.is_conj = py::object(tensor.attr("is_conj")).release().ptr();
   torch_types.parameter = reinterpret_cast<PyTypeObject*>(parameter.inc_ref().ptr());
@@ -108,41 +114,51 @@ DType dtype_of(dlpack::DataType dtype) {
               std::string(py::str(argument.attr("device"))), "move it with .cpu()");
 }
 
-bool takes_torch(const char* where, const char* name, py::handle argument, bool grad_enabled,
-                 Raw& raw) {
-  const Torch& torch = torch_types;
+bool is_torch(py::handle argument) {
   PyTypeObject* type = Py_TYPE(argument.ptr());
-  if (torch.tensor == nullptr || (type != torch.tensor && type != torch.parameter)) return false;
+  return torch_types.tensor != nullptr &&
+         (type == torch_types.tensor || type == torch_types.parameter);
+}
+
+Raw view_torch(const char* where, const char* name, py::handle argument) {
   dlpack::Tensor view;
-  if (torch.api->view_of_object(argument.ptr(), &view) != 0) refuse_tensor(where, name, argument);
+  if (torch_types.api->view_of_object(argument.ptr(), &view) != 0) {
+    refuse_tensor(where, name, argument);
+  }
   const bool cuda = view.device.type == dlpack::kCUDA;
   if (!cuda && view.device.type != dlpack::kCPU) refuse_tensor(where, name, argument);
-  if (view.ndim > 8) {
-    refuse_value(where, std::string(name) + " of at most 8 dimensions", std::to_string(view.ndim),
-                 "reshape it");
-  }
+  Raw raw;
+  raw.ndim = view.ndim;
   raw.dtype = dtype_of(view.dtype);
   raw.data = static_cast<char*>(view.data) + view.byte_offset;
   raw.device = {cuda, cuda ? view.device.index : 0};
-  raw.ndim = view.ndim;
   raw.writable = true;
+  if (view.ndim > kMostDimensions) return raw;
   for (int axis = 0; axis < view.ndim; ++axis) {
     raw.shape[axis] = view.shape[axis];
     raw.strides[axis] = view.strides[axis] * (view.dtype.bits / 8);
   }
-  if (grad_enabled && is_true(PyObject_GetAttr(argument.ptr(), torch.requires_grad))) {
+  return raw;
+}
+
+bool has_true(py::handle argument, PyObject* attribute) {
+  return is_true(PyObject_GetAttr(argument.ptr(), attribute));
+}
+
+// What the memory of a torch tensor alone does not tell.
+void check_torch(const char* where, const char* name, py::handle argument, DType dtype,
+                 bool grad_enabled) {
+  if (grad_enabled && has_true(argument, torch_types.requires_grad)) {
     refuse_value(where, std::string(name) + " without gradient",
                  "requires_grad=True while grad is enabled",
                  "use torch.no_grad() or " + std::string(name) + ".detach()");
   }
-  const bool lazy = is_true(PyObject_CallOneArg(torch.is_neg, argument.ptr())) ||
-                    (raw.dtype == DType::kComplex64 &&
-                     is_true(PyObject_CallOneArg(torch.is_conj, argument.ptr())));
-  if (lazy) {
+  if (is_true(PyObject_CallOneArg(torch_types.is_neg, argument.ptr())) ||
+      (dtype == DType::kComplex64 &&
+       is_true(PyObject_CallOneArg(torch_types.is_conj, argument.ptr())))) {
     refuse_type(where, std::string(name) + " without a conjugate or negative bit",
                 "a lazy view with one", "use .resolve_conj().resolve_neg()");
   }
-  return true;
 }
 
 // ---- NumPy ----
@@ -163,32 +179,31 @@ DType dtype_of(const py::dtype& dtype) {
   }
 }
 
-bool takes_numpy(const char* where, const char* name, py::handle argument, Raw& raw) {
-  if (!py::isinstance<py::array>(argument)) return false;
-  const auto array = py::reinterpret_borrow<py::array>(argument);
-  if (array.ndim() > 8) {
-    refuse_value(where, std::string(name) + " of at most 8 dimensions",
-                 std::to_string(array.ndim()), "reshape it");
-  }
+Raw view_numpy(const py::array& array) {
+  Raw raw;
   raw.data = const_cast<void*>(array.data());
   raw.dtype = dtype_of(array.dtype());
   raw.device = {false, 0};
   raw.ndim = static_cast<int>(array.ndim());
   raw.writable = array.writeable();
+  if (raw.ndim > kMostDimensions) return raw;
   for (int axis = 0; axis < raw.ndim; ++axis) {
     raw.shape[axis] = array.shape(axis);
     raw.strides[axis] = array.strides(axis);
   }
-  return true;
+  return raw;
 }
 
 // ---- both ----
 
 Raw take(const char* where, const char* name, py::handle argument, bool grad_enabled) {
-  Raw raw;
-  if (takes_torch(where, name, argument, grad_enabled, raw) ||
-      takes_numpy(where, name, argument, raw)) {
+  if (is_torch(argument)) {
+    const Raw raw = view_torch(where, name, argument);
+    check_torch(where, name, argument, raw.dtype, grad_enabled);
     return raw;
+  }
+  if (py::isinstance<py::array>(argument)) {
+    return view_numpy(py::reinterpret_borrow<py::array>(argument));
   }
   const bool subclass =
       torch_types.tensor != nullptr && PyObject_TypeCheck(argument.ptr(), torch_types.tensor);
@@ -219,6 +234,51 @@ Span row_span(const Rows& rows, int64_t row) {
   const intptr_t begin =
       reinterpret_cast<intptr_t>(rows.data) + static_cast<intptr_t>(row * rows.stride * size);
   return {begin, begin + static_cast<intptr_t>(rows.width * size)};
+}
+
+// A view as rows, or a refusal of how it lies in memory.
+Rows layout(const char* where, const char* name, const Raw& raw, bool writable) {
+  const std::string what(name);
+  if (raw.ndim > kMostDimensions) {
+    refuse_value(where, what + " of at most " + std::to_string(kMostDimensions) + " dimensions",
+                 std::to_string(raw.ndim), "reshape it");
+  }
+  if (raw.ndim == 0) {
+    refuse_value(where, what + " of at least 1 dimension", "a scalar", "reshape it");
+  }
+  if (writable && !raw.writable) {
+    refuse_value(where, what + " that can be written", "a read-only array", "pass a copy");
+  }
+  const int64_t size = dtype_size(raw.dtype);
+  Rows view{raw.data, raw.dtype, raw.device, raw.ndim, 1, raw.shape[raw.ndim - 1], 0};
+  for (int axis = 0; axis < raw.ndim - 1; ++axis) view.rows *= raw.shape[axis];
+  view.stride = view.width;
+  if (view.rows == 0 || view.width == 0) return view;
+  if (view.width > 1 && raw.strides[raw.ndim - 1] != size) {
+    refuse_value(where, what + " with adjacent elements in each row",
+                 "a last stride of " + std::to_string(raw.strides[raw.ndim - 1]) + " bytes",
+                 "pass a contiguous array");
+  }
+  // Axes of one element have strides without meaning; the others must follow from each other.
+  bool stepped = false;
+  int64_t step = 0;
+  int64_t covered = 1;
+  for (int axis = raw.ndim - 2; axis >= 0; --axis) {
+    if (raw.shape[axis] == 1) continue;
+    if (!stepped) step = raw.strides[axis];
+    if (raw.strides[axis] != step * covered) {
+      refuse_value(where, what + " with rows at equal distances",
+                   "axes that do not follow from each other", "pass a contiguous array");
+    }
+    stepped = true;
+    covered *= raw.shape[axis];
+  }
+  if (reinterpret_cast<uintptr_t>(view.data) % static_cast<uintptr_t>(size == 8 ? 4 : size) != 0 ||
+      step % size != 0) {
+    refuse_value(where, what + " aligned to its elements", "an unaligned array", "pass a copy");
+  }
+  if (view.rows > 1) view.stride = step / size;
+  return view;
 }
 
 }  // namespace
@@ -269,43 +329,22 @@ Rows Arguments::rows(const char* name, py::handle argument, std::initializer_lis
   const char* where = where_;
   const Raw raw = take(where, name, argument, grad_enabled_);
   check_dtype(where, name, argument, raw.dtype, dtypes);
-  const std::string what(name);
-  if (raw.ndim == 0) {
-    refuse_value(where, what + " of at least 1 dimension", "a scalar", "reshape it");
+  return layout(where, name, raw, writable);
+}
+
+bool Arguments::needs_gradient(py::handle argument) const {
+  return grad_enabled_ && is_torch(argument) && has_true(argument, torch_types.requires_grad);
+}
+
+Rows Arguments::empty_like(const char* name, py::handle argument, py::object& made) const {
+  if (!is_torch(argument)) {
+    refuse_type(where_, std::string(name) + " as a plain tensor", type_name(argument),
+                "pass a torch.Tensor");
   }
-  if (writable && !raw.writable) {
-    refuse_value(where, what + " that can be written", "a read-only array", "pass a copy");
-  }
-  const int64_t size = dtype_size(raw.dtype);
-  Rows view{raw.data, raw.dtype, raw.device, raw.ndim, 1, raw.shape[raw.ndim - 1], 0};
-  for (int axis = 0; axis < raw.ndim - 1; ++axis) view.rows *= raw.shape[axis];
-  view.stride = view.width;
-  if (view.rows == 0 || view.width == 0) return view;
-  if (view.width > 1 && raw.strides[raw.ndim - 1] != size) {
-    refuse_value(where, what + " with adjacent elements in each row",
-                 "a last stride of " + std::to_string(raw.strides[raw.ndim - 1]) + " bytes",
-                 "pass a contiguous array");
-  }
-  // Axes of one element have strides without meaning; the others must follow from each other.
-  bool stepped = false;
-  int64_t step = 0;
-  int64_t covered = 1;
-  for (int axis = raw.ndim - 2; axis >= 0; --axis) {
-    if (raw.shape[axis] == 1) continue;
-    if (!stepped) step = raw.strides[axis];
-    if (raw.strides[axis] != step * covered) {
-      refuse_value(where, what + " with rows at equal distances",
-                   "axes that do not follow from each other", "pass a contiguous array");
-    }
-    stepped = true;
-    covered *= raw.shape[axis];
-  }
-  if (reinterpret_cast<uintptr_t>(view.data) % static_cast<uintptr_t>(size == 8 ? 4 : size) != 0 ||
-      step % size != 0) {
-    refuse_value(where, what + " aligned to its elements", "an unaligned array", "pass a copy");
-  }
-  if (view.rows > 1) view.stride = step / size;
-  return view;
+  PyObject* result = PyObject_CallOneArg(torch_types.empty_like, argument.ptr());
+  if (result == nullptr) throw py::error_already_set();
+  made = py::reinterpret_steal<py::object>(result);
+  return layout(where_, name, view_torch(where_, name, made), false);
 }
 
 Rows Arguments::weight(const char* name, py::handle argument, DType dtype,
@@ -368,6 +407,14 @@ void check_output(const char* where, const Rows& out, std::initializer_list<Inpu
                    std::string("an overlap with ") + input.name, "pass a new array");
     }
   }
+}
+
+int torch_threads() {
+  if (torch_if_imported().tensor == nullptr) return 0;
+  const auto threads =
+      py::reinterpret_steal<py::object>(PyObject_CallNoArgs(torch_types.get_num_threads));
+  if (!threads) throw py::error_already_set();
+  return threads.cast<int>();
 }
 
 void* current_stream(const char* where, Device device) {

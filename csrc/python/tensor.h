@@ -60,6 +60,12 @@ class Arguments {
   Rows rows(const char* name, pybind11::handle argument, std::initializer_list<DType> dtypes,
             bool writable = false) const;
 
+  // True where autograd would want to know of what happens to this argument.
+  bool needs_gradient(pybind11::handle argument) const;
+
+  // A new torch tensor like this one, and its view; nothing about it needs to be checked.
+  Rows empty_like(const char* name, pybind11::handle argument, pybind11::object& made) const;
+
   // The same for a weight: contiguous, of exactly this shape, on this device.
   Rows weight(const char* name, pybind11::handle argument, DType dtype,
               std::initializer_list<int64_t> shape, Device device) const;
@@ -83,6 +89,9 @@ struct Input {
   Rows rows;
 };
 void check_output(const char* where, const Rows& out, std::initializer_list<Input> inputs);
+
+// The number of threads that torch would use; 0 where torch is not imported.
+int torch_threads();
 
 // The stream on which torch queues its work for a GPU.
 void* current_stream(const char* where, Device device);

@@ -143,7 +143,7 @@ def applier(affine: Affine, device: torch.device, dtype: torch.dtype) -> Apply:
     Which of the two it is, :func:`kernel_name` tells.
     """
     if uses_kernel(device, dtype):
-        return kernels.CompiledAffine(affine, device)
+        return kernels.CompiledAffine(affine, device).apply
     down, bias, up, shift = (
         torch.from_numpy(x).to(device) for x in (affine.A, affine.a0, affine.B, affine.c)
     )

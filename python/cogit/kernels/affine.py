@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
+from torch.compiler import is_compiling
 
 from cogit.kernels import library, plain
-from cogit.kernels.core import core, require_cuda, run_affine
-from cogit.kernels.routes import affine_by_blas
+from cogit.kernels.core import core, require_cuda
+from cogit.kernels.routes import LEAST_RANK, affine_by_blas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,22 +21,9 @@ _WHERE = "affine_apply"
 
 
 class CompiledAffine:
-    """An affine placed on a device, its weights checked once: what a hook calls for every token.
+    """An affine placed on a device, its weights checked once: what a hook applies to every token.
 
-    Calling it gives restore(h + s * ((h Aᵀ + a0) B + c)), row by row, with float32 weights and sums
-    whatever the dtype of h; a bfloat16 or float16 result is rounded once. Shapes where BLAS is
-    faster take that route instead (:mod:`cogit.kernels.routes`).
-
-    h: (..., n, d_model) float32, bfloat16 or float16 on ``device``, last stride 1, rows at equal
-    distances. strengths: (number of rows,) float32, multiplies the change of each row before its
-    norm is restored; a row of strength 0 is copied bit for bit. out: like h, may be h itself.
-    Returns out, or a new tensor.
-
-    Where h needs a gradient (and under torch.compile) the call goes through
-    ``torch.ops.cogit.affine_apply``, which has one; then ``out`` is refused.
-
-    Raises TypeError or ValueError for anything else, BackendMissingError for a CUDA device in a
-    build without CUDA kernels.
+    Raises BackendMissingError for a CUDA device in a build without CUDA kernels.
     """
 
     def __init__(self, affine: Affine, device: torch.device | str = "cpu") -> None:
@@ -50,25 +38,55 @@ class CompiledAffine:
 
         self._weights = placed(affine.A), placed(affine.a0), placed(affine.B), placed(affine.c)
         self._core = core.Affine(*self._weights, affine.restore)
+        # Looked up once: this is called for every token and block.
+        self._apply_new = self._core.apply_new
+        self._by_blas = affine.rank >= LEAST_RANK
 
-    def __call__(
+    def apply(
         self,
         h: torch.Tensor,
         strengths: torch.Tensor | None = None,
         out: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        """restore(h + s * ((h Aᵀ + a0) B + c)), row by row.
+
+        Weights and sums are float32 whatever the dtype of h; a bfloat16 or float16 result is
+        rounded once. Shapes where BLAS is faster take that route instead
+        (:mod:`cogit.kernels.routes`).
+
+        h: (..., n, d_model) float32, bfloat16 or float16 on the affine's device, last stride 1,
+        rows at equal distances. strengths: (number of rows,) float32, multiplies the change of each
+        row before its norm is restored; a row of strength 0 is copied bit for bit. out: like h, may
+        be h itself. Returns out, or a new tensor.
+
+        Where h needs a gradient, and under torch.compile, the call goes through
+        ``torch.ops.cogit.affine_apply``, which has one; ``out`` is refused then.
+
+        Raises TypeError or ValueError for anything else.
+        """
         if out is None:
-            if _needs_autograd(h, strengths):
-                through = library.affine_apply(h, *self._weights, self.affine.restore, strengths)
-                return cast(torch.Tensor, through)
-            if affine_by_blas(h, self.affine.rank):
-                return plain.affine_apply(h, *self._weights, self.affine.restore, strengths)
-            return run_affine(self._core, h, strengths, torch.empty_like(h))
-        run_affine(self._core, h, strengths, out)
+            if not self._by_blas and not is_compiling():
+                new: torch.Tensor | None = self._apply_new(h, strengths)
+                if new is not None:
+                    return new
+            return self._elsewhere(h, strengths)
+        self._core.apply(h, strengths, out)
         if not out.is_inference():
             # What autograd saved of this memory is stale now; it finds out by the version.
             torch.autograd.graph.increment_version(out)
         return out
+
+    def _elsewhere(self, h: torch.Tensor, strengths: torch.Tensor | None) -> torch.Tensor:
+        """Calls that autograd, torch.compile or BLAS may have to see."""
+        wanted = torch.is_grad_enabled() and (
+            h.requires_grad or (strengths is not None and strengths.requires_grad)
+        )
+        if wanted or is_compiling():
+            through = library.affine_apply(h, *self._weights, self.affine.restore, strengths)
+            return cast(torch.Tensor, through)
+        if affine_by_blas(h, self.affine.rank):
+            return plain.affine_apply(h, *self._weights, self.affine.restore, strengths)
+        return cast(torch.Tensor, self._apply_new(h, strengths))
 
 
 def affine_apply(
@@ -77,8 +95,8 @@ def affine_apply(
     strengths: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Apply an affine once: ``CompiledAffine(affine, h.device)(h, strengths, out)``."""
-    return CompiledAffine(affine, getattr(h, "device", "cpu"))(h, strengths, out)
+    """Apply an affine once: ``CompiledAffine(affine, h.device).apply(h, strengths, out)``."""
+    return CompiledAffine(affine, getattr(h, "device", "cpu")).apply(h, strengths, out)
 
 
 def affine_apply_numpy(
@@ -93,11 +111,3 @@ def affine_apply_numpy(
     compiled = core.Affine(affine.A, affine.a0, affine.B, affine.c, affine.restore)
     compiled.apply(h, strengths, out)
     return out
-
-
-def _needs_autograd(h: torch.Tensor, strengths: torch.Tensor | None) -> bool:
-    if torch.is_grad_enabled() and (
-        h.requires_grad or (strengths is not None and strengths.requires_grad)
-    ):
-        return True
-    return torch.compiler.is_compiling()

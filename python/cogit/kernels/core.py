@@ -15,9 +15,9 @@ except ImportError as error:
     raise BackendMissingError(_MESSAGE) from error
 
 if TYPE_CHECKING:
-    from cogit._core import Affine, CoreInfo
+    from cogit._core import CoreInfo
 
-__all__ = ["core", "info", "require_cuda", "run_affine", "set_threads"]
+__all__ = ["core", "info", "require_cuda", "set_threads"]
 
 
 def info() -> CoreInfo:
@@ -46,12 +46,3 @@ def require_cuda(where: str) -> None:
     if not torch.cuda.is_available():
         message = f"[{where}] expected a CUDA device, got none that torch can use; use the CPU"
         raise BackendMissingError(message)
-
-
-def run_affine(
-    compiled: Affine, h: torch.Tensor, strengths: torch.Tensor | None, out: torch.Tensor
-) -> torch.Tensor:
-    """The kernel on torch's number of threads. Returns out."""
-
-    compiled.apply(h, strengths, out, torch.get_num_threads())
-    return out

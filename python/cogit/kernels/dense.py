@@ -138,7 +138,7 @@ def dense_apply(
         if psi.ndim > 1 and dense_by_blas(psi[..., 0].numel(), psi.shape[-1], psi.device.type):
             return plain.dense_apply(psi, D, cast(Any, scales), a, b, normalise)
     target = torch.empty_like(psi) if out is None else cast(torch.Tensor, out)
-    core.dense_apply(D, scales, psi, target, a, b, normalise, torch.get_num_threads())
+    core.dense_apply(D, scales, psi, target, a, b, normalise)
     if out is not None and not target.is_inference():
         # What autograd saved of this memory is stale now; it finds out by the version.
         torch.autograd.graph.increment_version(target)

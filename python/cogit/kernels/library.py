@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cogit.kernels import plain
-from cogit.kernels.core import core, run_affine
+from cogit.kernels.core import core
 from cogit.kernels.routes import affine_by_blas, dense_by_blas
 
 _DEVICES = ("cpu", "cuda")
@@ -49,7 +49,8 @@ def _affine_compiled(
         return plain.affine_apply(h, A, a0, B, c, restore, strengths)
     compiled = core.Affine(A.contiguous(), a0.contiguous(), B.contiguous(), c.contiguous(), restore)
     out = torch.empty_like(h, memory_format=torch.contiguous_format)
-    return run_affine(compiled, h.contiguous(), strengths, out)
+    compiled.apply(h.contiguous(), strengths, out)
+    return out
 
 
 @affine_apply.register_fake
@@ -109,7 +110,7 @@ def _dense_compiled(
     if dense_by_blas(states.numel() // max(1, psi.shape[-1]), psi.shape[-1], psi.device.type):
         return plain.dense_apply(states, change, scales, a, b, normalise)
     out = torch.empty_like(states)
-    core.dense_apply(change, scales, states, out, a, b, normalise, torch.get_num_threads())
+    core.dense_apply(change, scales, states, out, a, b, normalise)
     return out
 
 

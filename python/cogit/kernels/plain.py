@@ -49,7 +49,10 @@ def _restored(rows: Tensor, steered: Tensor) -> Tensor:
     )
     # Exactly 1 where nothing changed, and where nothing is left to scale.
     factor = torch.where((before == after) | (after == 0), 1.0, before / after)
-    return steered * factor.to(steered.dtype)
+    if steered.requires_grad:
+        return steered * factor.to(steered.dtype)
+    # One allocation less, which is one pass less over a large result.
+    return steered.mul_(factor.to(steered.dtype))
 
 
 def affine_backward(

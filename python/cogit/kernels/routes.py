@@ -16,14 +16,14 @@ import torch
 
 # (rows from, rank from) by dtype; nothing else leaves the kernel. CPU only.
 AFFINE_BY_BLAS = {torch.float32: (256, 192), torch.bfloat16: (256, 64)}
-_LEAST_RANK = min(rank for _, rank in AFFINE_BY_BLAS.values())
+LEAST_RANK = min(rank for _, rank in AFFINE_BY_BLAS.values())
 # (states from, by q at most): a small operator fits the caches whole and BLAS wins earlier.
 DENSE_BY_BLAS = ((256, None), (32, 1024))
 
 
 def affine_by_blas(h: torch.Tensor, rank: int) -> bool:
     """True where rows and rank of a CPU call are in the table."""
-    if rank < _LEAST_RANK or h.device.type != "cpu":
+    if rank < LEAST_RANK or h.device.type != "cpu":
         return False
     limits = AFFINE_BY_BLAS.get(h.dtype)
     if limits is None or rank < limits[1] or h.numel() < limits[0] * h.shape[-1]:
