@@ -8,7 +8,7 @@ CMAKE ?= cmake
 CMAKE_ARGS ?=
 CLANG_FORMAT ?= $(dir $(shell command -v $(PYTHON)))clang-format
 
-SOURCES_CPP = $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu')
+SOURCES_CPP = $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 RUN = PYTHONPATH=python $(PYTHON)
 
 .PHONY: build check format test test-all bench asan tsan clean
