@@ -57,7 +57,7 @@ asan:
 
 # The thread pool, and the kernels on it, under ThreadSanitizer.
 TSAN_SOURCES = csrc/tests/pool_stress.cpp \
-  $(addprefix csrc/kernels/,pool.cpp affine.cpp dense.cpp dispatch.cpp scratch.cpp \
+  $(addprefix csrc/kernels/,pool.cpp affine.cpp dense.cpp dispatch.cpp finish.cpp scratch.cpp \
     variant_baseline.cpp)
 tsan:
 	mkdir -p build/tsan

@@ -116,27 +116,3 @@ def test_float16_arrays() -> None:
     got = kernels.affine_apply_numpy(affine, h)
     assert got.dtype == np.float16
     assert torch.equal(torch.from_numpy(got), kernels.affine_apply(affine, torch.from_numpy(h)))
-
-
-def test_a_large_bfloat16_call_goes_to_blas_within_its_error(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The route of the table: no worse than twice plain torch, which is what it is."""
-    from cogit.kernels import plain, routes
-
-    rng = np.random.default_rng(3)
-    affine = make_affine(rng, 96, 64)
-    h = torch.from_numpy(make_rows(rng, 256, 96)).bfloat16()
-    monkeypatch.setattr(routes, "has_bfloat16_products", lambda: True)
-    assert routes.affine_by_blas(h, 64)
-    assert not routes.affine_by_blas(h[:255], 64)
-    assert not routes.affine_by_blas(h, 63)
-    assert not routes.affine_by_blas(h.half(), 64)
-    got = kernels.affine_apply(affine, h)
-    weights = [torch.from_numpy(x) for x in (affine.A, affine.a0, affine.B, affine.c)]
-    assert torch.equal(got, plain.affine_apply(h, *weights, True, None))
-    exact = reference.affine_apply(affine, h.float())
-    # Weights, coefficients and result are rounded to 2^-9 each; rows have norm 10, changes too.
-    assert np.abs(got.double().numpy() - exact).max() < 0.1
-    monkeypatch.setattr(routes, "has_bfloat16_products", lambda: False)
-    assert not routes.affine_by_blas(h, 64)

@@ -56,9 +56,11 @@ COGIT_INLINE void project_tile(const AffineCall& call, const Block<kRows>& block
       for (int row = 0; row < kRows; ++row) sum[i][row] += a * x[row];
     }
   }
+  float dots[kDown * kRows];
+  sum_lanes_of<kDown * kRows>(&sum[0][0], dots);
   for (int i = 0; i < kDown; ++i) {
     for (int row = 0; row < kRows; ++row) {
-      float dot = sum_lanes(sum[i][row]);
+      float dot = dots[i * kRows + row];
       for (int64_t k = j; k < end; ++k) dot += down[i * d + k] * block.h[row][k];
       block.coefficients[row * call.rank + first + i] += dot;
     }

@@ -17,7 +17,7 @@ namespace cogit {
 namespace {
 
 constexpr int kWide = COGIT_VECTOR_REGISTERS >= 32;
-constexpr int64_t kPrefetch = 512;  // bytes ahead in each row
+constexpr int64_t kPrefetch = 384;  // bytes ahead in each row
 
 // Interleaved as it is: p sums (ur*xr, ui*xi), s sums (ui*xr, ur*xi).
 struct Complex64 {
@@ -126,7 +126,8 @@ COGIT_INLINE void dense_tile(const DenseCall& call, const DenseStates& states, i
     for (; j + Format::kStep <= end; j += Format::kStep) {
       if constexpr (kStates == 1) {
         for (int i = 0; i < kRows; ++i) {
-          __builtin_prefetch(reinterpret_cast<const char*>(u + 2 * (i * q + j)) + kPrefetch);
+          // Used once: no need to push anything else out of the caches.
+          __builtin_prefetch(reinterpret_cast<const char*>(u + 2 * (i * q + j)) + kPrefetch, 0, 0);
         }
       }
       Vector x[kStates][Format::kPlanes];

@@ -72,6 +72,70 @@ COGIT_INLINE float sum_lanes(Vector16 v) {
 }
 #endif
 
+// One step of summing lanes, for two vectors at once. Each holds the partial sums of one or more
+// totals in groups of 2 * kHalf lanes; the result holds those of a, then those of b, in groups of
+// kHalf: the two halves of every group are added.
+template <int kHalf>
+COGIT_INLINE Vector fold_groups(Vector a, Vector b) {
+#if COGIT_VECTOR_BYTES == 64
+  if constexpr (kHalf == 8) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+           __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30,
+                                   31);
+  } else if constexpr (kHalf == 4) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+           __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30,
+                                   31);
+  } else if constexpr (kHalf == 2) {
+    return __builtin_shufflevector(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
+           __builtin_shufflevector(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30,
+                                   31);
+  } else if constexpr (kHalf == 1) {
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28,
+                                   30) +
+           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  }
+#elif COGIT_VECTOR_BYTES == 32
+  if constexpr (kHalf == 4) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +
+           __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+  } else if constexpr (kHalf == 2) {
+    return __builtin_shufflevector(a, b, 0, 1, 4, 5, 8, 9, 12, 13) +
+           __builtin_shufflevector(a, b, 2, 3, 6, 7, 10, 11, 14, 15);
+  } else if constexpr (kHalf == 1) {
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14) +
+           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+  }
+#elif COGIT_VECTOR_BYTES == 16
+  if constexpr (kHalf == 2) {
+    return __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
+  } else if constexpr (kHalf == 1) {
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
+  }
+#endif
+}
+
+template <int kHalf, int kCount>
+COGIT_INLINE void fold_all(Vector* partial) {
+  constexpr int kPairs = (kCount + 1) / 2;
+  for (int i = 0; i < kPairs; ++i) {
+    const int other = 2 * i + 1 < kCount ? 2 * i + 1 : 2 * i;
+    partial[i] = fold_groups<kHalf>(partial[2 * i], partial[other]);
+  }
+  if constexpr (kHalf > 1) fold_all<kHalf / 2, kPairs>(partial);
+}
+
+// sums[i] = sum_lanes(vectors[i]) bit for bit, for kCount vectors; spoils the vectors. Every total
+// is folded in half as there, but one addition serves as many totals as fit a vector.
+template <int kCount>
+COGIT_INLINE void sum_lanes_of(Vector* vectors, float* sums) {
+  constexpr int kAtOnce = kCount < kLanes ? kCount : kLanes;
+  for (int first = 0; first < kCount; first += kAtOnce) {
+    fold_all<kLanes / 2, kAtOnce>(vectors + first);
+    for (int i = 0; i < kAtOnce; ++i) sums[first + i] = vectors[first][i];
+  }
+}
+
 // Real and imaginary lanes exchanged in every pair.
 COGIT_INLINE Vector swap_pairs(Vector v) {
 #if COGIT_VECTOR_BYTES == 64

@@ -3,6 +3,7 @@
 
 #include "kernels/affine.h"
 #include "kernels/dense.h"
+#include "kernels/finish.h"
 
 namespace cogit {
 
@@ -24,6 +25,8 @@ struct Variant {
   const char* name;
   // scratch: affine_scratch(call) floats.
   void (*affine)(const AffineCall& call, float* scratch);
+  // Rows begin .. end - 1 of the call. scratch: d_model floats.
+  void (*finish)(const FinishCall& call, int64_t begin, int64_t end, float* scratch);
   // Rows begin .. end - 1 of D for every state, before normalising; adds the squared norms of the
   // results to squares (batch).
   void (*dense)(const DenseCall& call, const DenseStates& states, int64_t begin, int64_t end,

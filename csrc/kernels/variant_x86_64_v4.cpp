@@ -4,11 +4,12 @@
 
 #include "kernels/affine_impl.inl"
 #include "kernels/dense_impl.inl"
+#include "kernels/finish_impl.inl"
 #include "kernels/probe_impl.inl"
 
 namespace cogit {
 
-const Variant kX86_64_v4 = {"x86-64-v4", &affine_call, &dense_rows,
+const Variant kX86_64_v4 = {"x86-64-v4", &affine_call, &finish_call, &dense_rows,
                             &scale_row,  &read_sum,    &multiply_add};
 
 }  // namespace cogit

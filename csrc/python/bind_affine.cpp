@@ -4,6 +4,7 @@
 
 #include "kernels/affine.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/finish.h"
 #include "kernels/pool.h"
 #include "python/tensor.h"
 
@@ -73,7 +74,37 @@ class CompiledAffine {
     run(rows, factors, target, threads);
   }
 
-  // The same into a new torch tensor; None where autograd has to go another way.
+  // The end of it, for matrix products made elsewhere: change is (h A^T + a0) B, like h.
+  void finish(py::handle h, py::handle change, py::handle strengths, py::handle out) const {
+    const Arguments arguments(kWhere);
+    const Rows rows = view_stream(arguments, "h", h, /*writable=*/false);
+    const Rows changes = view_stream(arguments, "change", change, /*writable=*/false);
+    const Rows target = view_stream(arguments, "out", out, /*writable=*/true);
+    if (rows.device.cuda) refuse_value(kWhere, "h on cpu", "cuda", "use apply");
+    for (const Rows& other : {changes, target}) {
+      if (other.rows == rows.rows && other.dtype == rows.dtype) continue;
+      refuse_value(kWhere, "change and out like h, " + shape_text(h) + " " + dtype_name(rows.dtype),
+                   std::to_string(other.rows) + " rows of " + dtype_name(other.dtype),
+                   "pass arrays like h");
+    }
+    check_output(kWhere, target, {{"c", shift_}, {"h", rows}, {"change", changes}});
+    Rows factors{};
+    if (!strengths.is_none()) {
+      factors = view_strengths(arguments, strengths, rows);
+      check_output(kWhere, target, {{"strengths", factors}});
+    }
+    const FinishCall call{
+        weights_.c,           weights_.d_model, weights_.restore,
+        float_of(rows.dtype), rows.data,        rows.stride,
+        changes.data,         changes.stride,   static_cast<const float*>(factors.data),
+        target.data,          target.stride,    rows.rows};
+    int threads = torch_threads();
+    if (threads == 0) threads = thread_count();
+    const py::gil_scoped_release release;
+    affine_finish(call, threads);
+  }
+
+  // apply() into a new torch tensor; None where autograd has to go another way.
   py::object apply_new(py::handle h, py::handle strengths) const {
     const Arguments arguments(kWhere);
     if (arguments.needs_gradient(h) || arguments.needs_gradient(strengths)) return py::none();
@@ -152,6 +183,9 @@ void register_affine(py::module_& module) {
       .def("apply", &CompiledAffine::apply, py::arg("h"), py::arg("strengths").none(true),
            py::arg("out"), py::arg("threads") = 0,
            "out = restore(h + strengths * ((h A^T + a0) B + c)), row by row; sums in float32.")
+      .def("finish", &CompiledAffine::finish, py::arg("h"), py::arg("change"),
+           py::arg("strengths").none(true), py::arg("out"),
+           "out = restore(h + strengths * (change + c)), for a change that was made elsewhere.")
       .def("apply_new", &CompiledAffine::apply_new, py::arg("h"), py::arg("strengths").none(true),
            "The same into a new torch tensor, or None where a gradient is wanted.");
 }

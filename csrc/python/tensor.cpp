@@ -2,25 +2,12 @@
 
 #include <pybind11/numpy.h>
 
-#include "python/dlpack.h"
+#include "python/torch_tensor.h"
 
 namespace cogit::python {
 namespace {
 
 namespace py = pybind11;
-
-constexpr int kMostDimensions = 8;
-
-// An argument before it is known to be usable.
-struct Raw {
-  void* data;
-  DType dtype;
-  Device device;
-  int ndim;
-  int64_t shape[kMostDimensions];
-  int64_t strides[kMostDimensions];  // bytes
-  bool writable;
-};
 
 std::string line(const char* where, const std::string& expected, const std::string& got,
                  const std::string& remedy) {
@@ -29,136 +16,6 @@ std::string line(const char* where, const std::string& expected, const std::stri
 
 std::string type_name(py::handle argument) {
   return py::str(py::type::handle_of(argument).attr("__name__"));
-}
-
-// ---- torch ----
-
-// torch.Tensor and torch.nn.Parameter, once torch has been imported. Their memory is what it
-// seems; that of other subclasses may be a stand-in for something else.
-struct Torch {
-  PyTypeObject* tensor = nullptr;
-  PyTypeObject* parameter = nullptr;
-  const dlpack::ExchangeAPI* api = nullptr;
-  PyObject* requires_grad = nullptr;    // the name of an attribute
-  PyObject* is_grad_enabled = nullptr;  // functions
-  PyObject* empty_like = nullptr;
-  PyObject* get_num_threads = nullptr;
-  PyObject* is_neg = nullptr;
-  PyObject* is_conj = nullptr;
-};
-
-Torch torch_types;  // references of its own, never given back
-
-const dlpack::ExchangeAPI* exchange_api(py::handle tensor_type) {
-  const py::object capsule = py::getattr(tensor_type, dlpack::kAttribute, py::none());
-  const auto* api = static_cast<const dlpack::ExchangeAPI*>(
-      PyCapsule_GetPointer(capsule.ptr(), dlpack::kCapsule));
-  if (api == nullptr) PyErr_Clear();
-  if (api == nullptr || api->header.major != dlpack::kMajorVersion ||
-      api->view_of_object == nullptr) {
-    throw py::import_error(
-        "[kernels] expected a torch with the DLPack C exchange interface, got "
-        "one without; upgrade torch to 2.10 or newer");
-  }
-  return api;
-}
-
-const Torch& torch_if_imported() {
-  // After the first time this is all there is to do, in every call.
-  if (torch_types.tensor != nullptr) return torch_types;
-  const py::dict modules = py::module_::import("sys").attr("modules");
-  if (!modules.contains("torch")) return torch_types;
-  const py::object torch = modules["torch"];
-  // Torch itself may be in the middle of its import.
-  if (!py::hasattr(torch, "Tensor") || !py::hasattr(torch, "nn")) return torch_types;
-  const py::object tensor = torch.attr("Tensor");
-  const py::object parameter = torch.attr("nn").attr("Parameter");
-  torch_types.api = exchange_api(tensor);
-  torch_types.requires_grad = PyUnicode_InternFromString("requires_grad");
-  torch_types.is_grad_enabled = py::object(torch.attr("is_grad_enabled")).release().ptr();
-  torch_types.empty_like = py::object(torch.attr("empty_like")).release().ptr();
-  torch_types.get_num_threads = py::object(torch.attr("get_num_threads")).release().ptr();
-  torch_types.is_neg = py::object(tensor.attr("is_neg")).release().ptr();
-  torch_types.is_conj = py::object(tensor.attr("is_conj")).release().ptr();
-  torch_types.parameter = reinterpret_cast<PyTypeObject*>(parameter.inc_ref().ptr());
-  torch_types.tensor = reinterpret_cast<PyTypeObject*>(tensor.inc_ref().ptr());
-  return torch_types;
-}
-
-bool is_true(PyObject* result) {
-  if (result == nullptr) throw py::error_already_set();
-  const bool yes = result == Py_True;
-  Py_DECREF(result);
-  return yes;
-}
-
-DType dtype_of(dlpack::DataType dtype) {
-  if (dtype.lanes != 1) return DType::kOther;
-  if (dtype.code == dlpack::kFloat && dtype.bits == 32) return DType::kFloat32;
-  if (dtype.code == dlpack::kBFloat && dtype.bits == 16) return DType::kBFloat16;
-  if (dtype.code == dlpack::kFloat && dtype.bits == 16) return DType::kFloat16;
-  if (dtype.code == dlpack::kComplex && dtype.bits == 64) return DType::kComplex64;
-  if (dtype.code == dlpack::kInt && dtype.bits == 8) return DType::kInt8;
-  return DType::kOther;
-}
-
-// Why torch would not show its memory.
-[[noreturn]] void refuse_tensor(const char* where, const char* name, py::handle argument) {
-  PyErr_Clear();
-  const std::string what(name);
-  const std::string layout = py::str(argument.attr("layout"));
-  if (layout != "torch.strided") {
-    refuse_type(where, what + " a dense tensor", layout, "convert it with .to_dense()");
-  }
-  refuse_type(where, what + " on the CPU or a CUDA device",
-              std::string(py::str(argument.attr("device"))), "move it with .cpu()");
-}
-
-bool is_torch(py::handle argument) {
-  PyTypeObject* type = Py_TYPE(argument.ptr());
-  return torch_types.tensor != nullptr &&
-         (type == torch_types.tensor || type == torch_types.parameter);
-}
-
-Raw view_torch(const char* where, const char* name, py::handle argument) {
-  dlpack::Tensor view;
-  if (torch_types.api->view_of_object(argument.ptr(), &view) != 0) {
-    refuse_tensor(where, name, argument);
-  }
-  const bool cuda = view.device.type == dlpack::kCUDA;
-  if (!cuda && view.device.type != dlpack::kCPU) refuse_tensor(where, name, argument);
-  Raw raw;
-  raw.ndim = view.ndim;
-  raw.dtype = dtype_of(view.dtype);
-  raw.data = static_cast<char*>(view.data) + view.byte_offset;
-  raw.device = {cuda, cuda ? view.device.index : 0};
-  raw.writable = true;
-  if (view.ndim > kMostDimensions) return raw;
-  for (int axis = 0; axis < view.ndim; ++axis) {
-    raw.shape[axis] = view.shape[axis];
-    raw.strides[axis] = view.strides[axis] * (view.dtype.bits / 8);
-  }
-  return raw;
-}
-
-bool has_true(py::handle argument, PyObject* attribute) {
-  return is_true(PyObject_GetAttr(argument.ptr(), attribute));
-}
-
-// What the memory of a torch tensor alone does not tell.
-void check_torch(const char* where, const char* name, py::handle argument, DType dtype,
-                 bool grad_enabled) {
-  if (grad_enabled && has_true(argument, torch_types.requires_grad)) {
-    refuse_value(where, std::string(name) + " without gradient",
-                 "requires_grad=True while grad is enabled",
-                 "use torch.no_grad() or " + std::string(name) + ".detach()");
-  }
-  if (is_true(PyObject_CallOneArg(torch_types.is_neg, argument.ptr())) ||
-      (dtype == DType::kComplex64 &&
-       is_true(PyObject_CallOneArg(torch_types.is_conj, argument.ptr())))) {
-    refuse_type(where, std::string(name) + " without a conjugate or negative bit",
-                "a lazy view with one", "use .resolve_conj().resolve_neg()");
-  }
 }
 
 // ---- NumPy ----
@@ -205,10 +62,9 @@ Raw take(const char* where, const char* name, py::handle argument, bool grad_ena
   if (py::isinstance<py::array>(argument)) {
     return view_numpy(py::reinterpret_borrow<py::array>(argument));
   }
-  const bool subclass =
-      torch_types.tensor != nullptr && PyObject_TypeCheck(argument.ptr(), torch_types.tensor);
   refuse_type(where,
-              std::string(name) + (subclass ? " as a plain tensor" : " as a tensor or an array"),
+              std::string(name) +
+                  (is_torch_subclass(argument) ? " as a plain tensor" : " as a tensor or an array"),
               type_name(argument), "pass a torch.Tensor or a numpy.ndarray");
 }
 
@@ -319,10 +175,7 @@ std::string shape_text(py::handle argument) {
   return py::str(py::tuple(py::list(argument.attr("shape"))));
 }
 
-Arguments::Arguments(const char* where) : where_(where) {
-  const Torch& torch = torch_if_imported();
-  grad_enabled_ = torch.tensor != nullptr && is_true(PyObject_CallNoArgs(torch.is_grad_enabled));
-}
+Arguments::Arguments(const char* where) : where_(where), grad_enabled_(torch_grad_enabled()) {}
 
 Rows Arguments::rows(const char* name, py::handle argument, std::initializer_list<DType> dtypes,
                      bool writable) const {
@@ -333,7 +186,7 @@ Rows Arguments::rows(const char* name, py::handle argument, std::initializer_lis
 }
 
 bool Arguments::needs_gradient(py::handle argument) const {
-  return grad_enabled_ && is_torch(argument) && has_true(argument, torch_types.requires_grad);
+  return grad_enabled_ && is_torch(argument) && torch_requires_grad(argument);
 }
 
 Rows Arguments::empty_like(const char* name, py::handle argument, py::object& made) const {
@@ -341,9 +194,7 @@ Rows Arguments::empty_like(const char* name, py::handle argument, py::object& ma
     refuse_type(where_, std::string(name) + " as a plain tensor", type_name(argument),
                 "pass a torch.Tensor");
   }
-  PyObject* result = PyObject_CallOneArg(torch_types.empty_like, argument.ptr());
-  if (result == nullptr) throw py::error_already_set();
-  made = py::reinterpret_steal<py::object>(result);
+  made = torch_empty_like(argument);
   return layout(where_, name, view_torch(where_, name, made), false);
 }
 
@@ -407,26 +258,6 @@ void check_output(const char* where, const Rows& out, std::initializer_list<Inpu
                    std::string("an overlap with ") + input.name, "pass a new array");
     }
   }
-}
-
-int torch_threads() {
-  if (torch_if_imported().tensor == nullptr) return 0;
-  const auto threads =
-      py::reinterpret_steal<py::object>(PyObject_CallNoArgs(torch_types.get_num_threads));
-  if (!threads) throw py::error_already_set();
-  return threads.cast<int>();
-}
-
-void* current_stream(const char* where, Device device) {
-  void* stream = nullptr;
-  const Torch& torch = torch_if_imported();
-  if (torch.api == nullptr || torch.api->current_stream == nullptr ||
-      torch.api->current_stream(dlpack::kCUDA, device.index, &stream) != 0) {
-    PyErr_Clear();
-    refuse_value(where, "torch's current stream on " + device_name(device), "none",
-                 "check torch.cuda.is_available()");
-  }
-  return stream;
 }
 
 }  // namespace cogit::python

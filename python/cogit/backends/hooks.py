@@ -147,9 +147,10 @@ def applier(affine: Affine, device: torch.device, dtype: torch.dtype) -> Apply:
     down, bias, up, shift = (
         torch.from_numpy(x).to(device) for x in (affine.A, affine.a0, affine.B, affine.c)
     )
+    weights = plain.fold(down, bias, up, shift, dtype)
 
     def apply(hidden: Tensor, strengths: Tensor | None) -> Tensor:
-        return plain.affine_apply(hidden, down, bias, up, shift, affine.restore, strengths)
+        return plain.apply_folded(hidden, weights, affine.restore, strengths)
 
     return apply
 

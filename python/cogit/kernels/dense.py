@@ -135,7 +135,8 @@ def dense_apply(
         if grad or torch.compiler.is_compiling():
             through = library.dense_apply(psi, D, scales, a, b, normalise)
             return cast(torch.Tensor, through)
-        if psi.ndim > 1 and dense_by_blas(psi[..., 0].numel(), psi.shape[-1], psi.device.type):
+        q = psi.shape[-1] if psi.ndim > 1 else 0
+        if q and dense_by_blas(psi.numel() // q, q, psi.device.type):
             return plain.dense_apply(psi, D, cast(Any, scales), a, b, normalise)
     target = torch.empty_like(psi) if out is None else cast(torch.Tensor, out)
     core.dense_apply(D, scales, psi, target, a, b, normalise)

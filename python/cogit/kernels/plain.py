@@ -4,12 +4,31 @@ BLAS, and what gradients are written in. The compiled kernels are tested against
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
+
+class Folded(NamedTuple):
+    """Weights in the dtype of the products, c as one more row of B whose coefficient is 1.
+
+    That saves a pass over the result. down: (rank + 1, d_model). bias: (rank + 1,). up: like down.
+    """
+
+    down: Tensor
+    bias: Tensor
+    up: Tensor
+
+
+def fold(A: Tensor, a0: Tensor, B: Tensor, c: Tensor, dtype: torch.dtype) -> Folded:
+    """Prepare weights for :func:`apply_folded`."""
+    down, bias, up, shift = (x.to(dtype) for x in (A, a0, B, c))
+    return Folded(
+        torch.cat([down, torch.zeros_like(shift)[None]]),
+        torch.cat([bias, bias.new_ones(1)]),
+        torch.cat([up, shift[None]]),
+    )
 
 
 def affine_apply(
@@ -25,16 +44,16 @@ def affine_apply(
 
     Products are in h's dtype with weights rounded to it; norms are float32 or wider.
     """
+    return apply_folded(h, fold(A, a0, B, c, h.dtype), restore, strengths)
+
+
+def apply_folded(h: Tensor, weights: Folded, restore: bool, strengths: Tensor | None) -> Tensor:
+    """The same with weights that are prepared for many calls."""
     rows = h.reshape(-1, h.shape[-1])
-    down, bias, up, shift = (x.to(h.dtype) for x in (A, a0, B, c))
-    # The shift as one more row of B whose coefficient is 1 saves a pass over the result.
-    one = torch.ones_like(bias[:1])
-    lower = torch.cat([down, torch.zeros_like(shift)[None]])
-    upper = torch.cat([up, shift[None]])
-    coefficients = torch.addmm(torch.cat([bias, one]), rows, lower.T)
+    coefficients = torch.addmm(weights.bias, rows, weights.down.T)
     if strengths is not None:
         coefficients = coefficients * strengths[:, None].to(h.dtype)
-    steered = torch.addmm(rows, coefficients, upper)
+    steered = torch.addmm(rows, coefficients, weights.up)
     if restore:
         steered = _restored(rows, steered)
     if strengths is not None:
@@ -47,12 +66,10 @@ def _restored(rows: Tensor, steered: Tensor) -> Tensor:
     before, after = (
         torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide) for x in (rows, steered)
     )
-    # Exactly 1 where nothing changed, and where nothing is left to scale.
-    factor = torch.where((before == after) | (after == 0), 1.0, before / after)
-    if steered.requires_grad:
-        return steered * factor.to(steered.dtype)
-    # One allocation less, which is one pass less over a large result.
-    return steered.mul_(factor.to(steered.dtype))
+    # A row that did not change has two equal norms, and the factor is exactly 1.
+    factor = torch.where(after == 0, 1.0, before / after).to(steered.dtype)
+    # In place it is one allocation, so one pass, less over a large result.
+    return steered * factor if steered.requires_grad else steered.mul_(factor)
 
 
 def affine_backward(
@@ -117,8 +134,13 @@ def dense_apply(
     states = psi.reshape(-1, psi.shape[-1])
     result = torch.addmm(states, states, widened(D, scales).T, beta=a, alpha=b)
     if normalise:
-        norm = torch.linalg.vector_norm(result, dim=-1, keepdim=True)
-        result = result / torch.where(norm == 0, 1.0, norm)
+        # As real numbers: dividing complex ones by a real one takes several times as long.
+        pairs = torch.view_as_real(result).flatten(-2)
+        # The floor is for a state of norm 0, which stays as it is.
+        norm = torch.linalg.vector_norm(pairs, dim=-1, keepdim=True)
+        norm = norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        pairs = pairs / norm if result.requires_grad else pairs.div_(norm)
+        result = torch.view_as_complex(pairs.reshape(*states.shape, 2))
     return result.reshape(psi.shape)
 
 

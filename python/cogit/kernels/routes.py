@@ -3,9 +3,10 @@
 Rows of bench/RESULTS.md: ``affine.*.n512`` and ``dense.*.b512`` show the chosen route against the
 best torch form. The kernels read their weights once for a few rows, which wins while rows are few
 or the rank is low; with many rows and a high rank a blocked matrix product does more with what it
-loads. On CPUs with bfloat16 products a large bfloat16 call moves to them, and then the weights are
-rounded to bfloat16 as in any bfloat16 model: an error of about 2^-8 of the change, below the
-rounding of the result as long as the change is shorter than the row.
+loads. Only the two products move: norms, the addition and the rounding stay in the kernel's own
+pass. On CPUs with bfloat16 products a large bfloat16 call uses them, and then its weights and
+coefficients are rounded to bfloat16 as in any bfloat16 model: an error of about 2^-8 of the change,
+below the rounding of the result as long as the change is shorter than the row.
 """
 
 from __future__ import annotations
