@@ -17,7 +17,8 @@ BENCHES = ("kernels", "inject", "record", "subspace", "fit", "cuda")
 class Target:
     """A limit for one row, or for every row of a pattern such as ``affine.*``.
 
-    bench: whose result file holds the row. text: what the limit means, for people.
+    bench: whose result file holds the row. text: what the limit means, for people. but: rows of the
+    pattern that it is not about.
     """
 
     bench: str
@@ -25,6 +26,7 @@ class Target:
     rule: Rule
     bound: float
     text: str
+    but: str = ""
 
     @property
     def many(self) -> bool:
@@ -43,7 +45,7 @@ class Target:
         found = [
             (row, number)
             for row in rows
-            if fnmatchcase(row.id, self.pattern)
+            if fnmatchcase(row.id, self.pattern) and not fnmatchcase(row.id, self.but)
             if (number := self.measured(row)) is not None
         ]
         if not found:
@@ -63,7 +65,7 @@ TARGETS = (
     Target("kernels", "affine.f32.d3584.r16.n512", "ratio >=", 1.35, _FASTER),
     Target("kernels", "affine.bf16.d3584.r16.n1", "ratio >=", 5.0, _FASTER),
     Target("kernels", "affine.*", "ratio >=", 0.95, "no shape loses to torch"),
-    Target("kernels", "dense.*", "ratio >=", 0.95, "no shape loses to its baseline"),
+    Target("kernels", "dense.*", "ratio >=", 0.95, "no shape loses to torch", but="*.vs_c64"),
     Target("kernels", "dense.c64.q2666.b1", "ratio >=", 1.3, _FASTER),
     Target("kernels", "dense.c64.q2666.b1", "of_limit >=", 0.75, "share of the read bandwidth"),
     Target("kernels", "dense.bf16.q2666.b1.vs_c64", "ratio >=", 1.3, _OWN_C64),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from _kernels import make_affine, make_rows
-from cogit import kernels
+from cogit import kernels, reference
 from cogit.affine import Affine
 from cogit.errors import BackendMissingError
 from cogit.kernels import core, plain
@@ -178,6 +178,53 @@ def test_a_gradient_goes_through_the_kernel(dtype: torch.dtype) -> None:
     # The gradient is computed in float32 and rounded to the dtype of h: half a unit of 2^-8.
     tolerance = 1e-5 if dtype is torch.float32 else 2**-8
     torch.testing.assert_close(leaf.grad.double(), exact.grad, rtol=tolerance, atol=tolerance)
+
+
+def test_double_precision_is_kept_by_the_operators() -> None:
+    """The kernels are float32, so this is the plain form, in double precision."""
+    affine = make_affine(np.random.default_rng(1), 32, 4)
+    h = normal(3, 32, dtype=torch.float64)
+    weights = [torch.from_numpy(x).double() for x in (affine.A, affine.a0, affine.B, affine.c)]
+    got = torch.ops.cogit.affine_apply(h, *weights, True, None)
+    # 1e-12: a few hundred roundings of 1e-16.
+    np.testing.assert_allclose(got, reference.affine_apply(affine, h), rtol=0, atol=1e-12)
+    psi, change = normal(3, 8, dtype=torch.complex128), normal(8, 8, dtype=torch.complex128)
+    blended = torch.ops.cogit.dense_apply(psi, change, None, 1.0, 0.4, True)
+    want = reference.dense_apply(change, psi, 1.0, 0.4, normalise=True)
+    np.testing.assert_allclose(blended, want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("restore", [False, True])
+def test_error_against_plain_float32_torch(restore: bool) -> None:
+    """At most twice the error that plain torch makes in float32, over rows enough to compare."""
+    affine = make_affine(np.random.default_rng(2), 896, 16, restore)
+    h = normal(200, 896)
+    exact = reference.affine_apply(affine, h)
+    weights = [torch.from_numpy(x) for x in (affine.A, affine.a0, affine.B, affine.c)]
+    rough = plain.affine_apply(h, *weights, restore, None)
+    ours = np.abs(kernels.affine_apply(affine, h).numpy() - exact)
+    theirs = np.abs(rough.numpy() - exact)
+    assert ours.max() <= 2 * theirs.max()
+    assert ours.mean() <= 2 * theirs.mean()
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_torch_compile_sees_one_whole_graph(grad: bool) -> None:
+    """Traced by dynamo and the functional pass; code generation is torch's own affair."""
+    compiled = kernels.CompiledAffine(small_affine())
+    change = kernels.DenseChange.from_change(normal(4, 4, dtype=torch.complex64))
+
+    def forward(h: Tensor, psi: Tensor) -> tuple[Tensor, Tensor]:
+        return compiled.apply(h * 2), change.apply(psi, 0.3)
+
+    traced = torch.compile(forward, backend="aot_eager", fullgraph=True)
+    h, psi = normal(3, 6).requires_grad_(grad), normal(2, 4, dtype=torch.complex64)
+    want, got = forward(h, psi), traced(h, psi)
+    for a, b in zip(want, got, strict=True):
+        torch.testing.assert_close(a, b)
+    if grad:
+        found = [torch.autograd.grad(x[0].square().sum(), h)[0] for x in (want, got)]
+        torch.testing.assert_close(found[0], found[1])
 
 
 def test_the_default_serves_other_devices() -> None:

@@ -1,7 +1,8 @@
 """The kernels as torch operators: ``torch.ops.cogit.affine_apply`` and ``dense_apply``.
 
 Each has a plain default for every device, the compiled kernel for CPU and CUDA tensors, a shape
-function and a gradient, so that it works under autograd, torch.compile and on meta tensors.
+function and a gradient, so that it works under autograd, torch.compile and on meta tensors. The
+kernels are float32: double precision goes through the plain form, in double precision.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def _affine_compiled(
     restore: bool,
     strengths: Tensor | None = None,
 ) -> Tensor:
-    if affine_by_blas(h, len(A)):
+    if h.dtype is torch.float64 or affine_by_blas(h, len(A)):
         return plain.affine_apply(h, A, a0, B, c, restore, strengths)
     compiled = core.Affine(A.contiguous(), a0.contiguous(), B.contiguous(), c.contiguous(), restore)
     out = torch.empty_like(h, memory_format=torch.contiguous_format)
@@ -107,6 +108,8 @@ def _dense_compiled(
 ) -> Tensor:
     states = psi.resolve_conj().resolve_neg().contiguous()
     change = D.resolve_conj().resolve_neg().contiguous()
+    if psi.dtype is torch.complex128:
+        return plain.dense_apply(states, change, scales, a, b, normalise)
     if dense_by_blas(states.numel() // max(1, psi.shape[-1]), psi.shape[-1], psi.device.type):
         return plain.dense_apply(states, change, scales, a, b, normalise)
     out = torch.empty_like(states)

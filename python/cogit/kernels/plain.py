@@ -132,7 +132,8 @@ def dense_apply(
 ) -> Tensor:
     """normalise(a·ψ + b·Dψ) for states (..., n, q) complex64; a new tensor."""
     states = psi.reshape(-1, psi.shape[-1])
-    result = torch.addmm(states, states, widened(D, scales).T, beta=a, alpha=b)
+    change = widened(D, scales).to(psi.dtype)
+    result = torch.addmm(states, states, change.T, beta=a, alpha=b)
     if normalise:
         # As real numbers: dividing complex ones by a real one takes several times as long.
         pairs = torch.view_as_real(result).flatten(-2)
@@ -155,7 +156,7 @@ def dense_backward(
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of the states and, where it is stored as complex64, of D."""
     states, g = (x.reshape(-1, psi.shape[-1]) for x in (psi, gradient))
-    change = widened(D, scales)
+    change = widened(D, scales).to(psi.dtype)
     if normalise:
         result = torch.addmm(states, states, change.T, beta=a, alpha=b)
         norm = torch.linalg.vector_norm(result, dim=-1, keepdim=True)
@@ -164,4 +165,4 @@ def dense_backward(
         along = (unit.conj() * g).sum(dim=-1, keepdim=True).real
         g = (g - along * unit) / norm
     g_states = torch.addmm(g, g, change.conj(), beta=a, alpha=b).reshape(psi.shape)
-    return g_states, b * (g.T @ states.conj()) if D.is_complex() else None
+    return g_states, (b * (g.T @ states.conj())).to(D.dtype) if D.is_complex() else None
