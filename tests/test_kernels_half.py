@@ -95,6 +95,30 @@ def test_is_the_float32_result_rounded_once(variant: str, dtype: torch.dtype) ->
             assert bool(((got.double() - exact).abs() <= 0.51 * step + 1e-5).all())
 
 
+def test_fuzz() -> None:
+    """Random dtypes, shapes, offsets, strides, places, strengths, threads and variants."""
+    rng = np.random.default_rng(5)
+    for _ in range(200):
+        _core.set_cpu_variant(str(rng.choice(VARIANTS)))
+        dtype = [torch.float32, *HALVES][int(rng.integers(3))]
+        d, rank, n = int(rng.integers(1, 300)), int(rng.integers(0, 40)), int(rng.integers(0, 12))
+        affine = make_affine(rng, d, rank, bool(rng.integers(2)))
+        store = torch.from_numpy(make_rows(rng, 3 * n + 1, d + 9)).to(dtype)
+        h = store[:: int(rng.integers(1, 4)), int(rng.integers(9)) :][:n, :d]
+        strengths = None
+        if rng.integers(2):
+            drawn = rng.normal(size=n) * rng.integers(0, 2, size=n)
+            strengths = torch.from_numpy(drawn.astype(np.float32))
+        kernel = _core.Affine(affine.A, affine.a0, affine.B, affine.c, affine.restore)
+        want = torch.empty(n, d)
+        kernel.apply(h.float().contiguous(), strengths, want, 1)
+        target = torch.full((n, d + 5), torch.nan, dtype=dtype)
+        out = h if rng.integers(2) else target[:, 2 : d + 2]
+        kernel.apply(h, strengths, out, int(rng.integers(1, 4)))
+        assert torch.equal(out, want.to(dtype))
+        assert torch.isnan(target[:, [0, 1, d + 2, d + 3, d + 4]]).all()
+
+
 @pytest.mark.parametrize("dtype", HALVES)
 def test_not_finite_stays_in_its_row_and_strength_zero_copies_bits(dtype: torch.dtype) -> None:
     rng = np.random.default_rng(1)
