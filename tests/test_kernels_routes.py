@@ -58,6 +58,20 @@ def test_a_large_call_through_blas(
     assert not torch.equal(few, got[:1]) or dtype is torch.float32
 
 
+@pytest.mark.parametrize("shape", [(300, 95), (300 * 96,), (300, 96, 1)])
+def test_a_large_call_that_does_not_fit_is_refused_by_name(shape: tuple[int, ...]) -> None:
+    """As a small one, and not in the words of a matrix product."""
+    compiled = kernels.CompiledAffine(make_affine(np.random.default_rng(1), 96, 192))
+    for h in (torch.ones(shape), torch.ones(shape, requires_grad=True)):
+        with torch.no_grad(), pytest.raises(ValueError, match=r"expected h of shape .*, 96\)"):
+            compiled.apply(h)
+    array: Any = np.ones((300, 96), np.float32)
+    with pytest.raises(TypeError, match="expected h as a plain tensor, got ndarray"):
+        compiled.apply(array)
+    with pytest.raises(ValueError, match="expected strengths of shape"):
+        compiled.apply(torch.ones(300, 96), torch.ones(299))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_end_of_an_affine(variant: str, dtype: torch.dtype) -> None:

@@ -79,6 +79,8 @@ class CompiledAffine:
 
     def _elsewhere(self, h: torch.Tensor, strengths: torch.Tensor | None) -> torch.Tensor:
         """Calls that autograd, torch.compile or BLAS may have to see."""
+        if not isinstance(h, torch.Tensor) or h.shape[-1:] != (self.affine.d_model,):
+            return cast(torch.Tensor, self._apply_new(h, strengths))  # says what is wrong with it
         wanted = torch.is_grad_enabled() and (
             h.requires_grad or (strengths is not None and strengths.requires_grad)
         )
