@@ -141,11 +141,13 @@ def test_error_of_the_stored_change(storage: Storage, angle: float, limit: float
 
 
 def test_many_states_go_to_blas() -> None:
-    assert routes.dense_by_blas(256, 5000, "cpu")
-    assert routes.dense_by_blas(32, 64, "cpu")
-    assert not routes.dense_by_blas(255, 5000, "cpu")
-    assert not routes.dense_by_blas(31, 64, "cpu")
-    assert not routes.dense_by_blas(4096, 64, "cuda")
+    assert routes.dense_by_blas(states(256, 2000))
+    assert routes.dense_by_blas(states(32, 64).reshape(2, 16, 64))
+    assert not routes.dense_by_blas(states(255, 2000))
+    assert not routes.dense_by_blas(states(31, 64))
+    assert not routes.dense_by_blas(states(1, 64)[0])
+    assert not routes.dense_by_blas(torch.empty(64, 0, dtype=torch.complex64))
+    assert not routes.dense_by_blas(states(4096, 64).to("meta"))
     for storage in STORAGES:
         change = DenseChange.from_unitary(unitary(40, 1.0), storage)
         psi = states(64, 40).reshape(2, 32, 40)

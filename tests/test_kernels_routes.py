@@ -1,4 +1,4 @@
-"""Large calls whose matrix products go to BLAS: the table, the end of the affine, the error."""
+"""Large calls whose matrix products go to BLAS: the table, the ends, the errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from _kernels import make_affine, make_rows
 from cogit import _core, kernels, reference
-from cogit.kernels import routes
+from cogit.kernels import DenseChange, plain, routes
 
 VARIANTS = _core.info()["variants"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -123,3 +123,82 @@ def test_the_end_refuses() -> None:
     kernel.finish(good, nan, None, out)
     assert torch.isnan(out[1]).all()
     assert torch.isfinite(out[[0, 2, 3]]).all()
+
+
+def states(n: int, q: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, q, dtype=torch.complex64, generator=generator)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_end_of_a_dense_call(variant: str) -> None:
+    """normalise(a psi + b change) against complex128, alone and in a batch, norm 0 included."""
+    _core.set_cpu_variant(variant)
+    for q, n in ((1, 3), (7, 5), (100, 33), (513, 70)):
+        psi, change = states(n, q, 1), states(n, q, 2)
+        psi[0] = change[0] = 0
+        for a, b, normalise in ((1.0, 0.3, True), (0.5, -2.0, False)):
+            got = change.clone()
+            _core.dense_finish(psi, got, a, b, normalise)
+            want = a * psi.to(torch.complex128) + b * change.to(torch.complex128)
+            if normalise:
+                want[1:] /= want[1:].norm(dim=1, keepdim=True)
+            # Two float32 products and a sum, then one division: a few units of the last place.
+            assert bool(((got - want).abs() <= 1e-6 * (1 + want.abs())).all())
+            alone = change.clone()
+            for i in range(n):
+                _core.dense_finish(psi[i : i + 1], alone[i : i + 1], a, b, normalise)
+            assert torch.equal(alone, got)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("storage", ["bf16", "int8"])
+def test_unpacking(variant: str, storage: Any) -> None:
+    """To the bit what the plain form unpacks."""
+    _core.set_cpu_variant(variant)
+    for q in (1, 5, 64, 301):
+        kept = DenseChange.from_change(states(q, q), storage)
+        wide = torch.full((q, q), torch.nan, dtype=torch.complex64)
+        _core.dense_unpack(kept.values, kept.scales, wide)
+        assert torch.equal(wide, plain.widened(kept.values, kept.scales))
+
+
+def test_large_dense_calls_keep_the_laws_of_small_ones() -> None:
+    change = DenseChange.from_change(states(64, 64) / 8)
+    psi = states(40, 64, 3)
+    assert routes.dense_by_blas(psi)
+    # Strength 0 is the state itself, to the bit, a negative zero included.
+    psi[4] = -0.0
+    assert torch.equal(
+        torch.view_as_real(change.apply(psi, 0.0, normalise=False)).view(torch.int32),
+        torch.view_as_real(psi).view(torch.int32),
+    )
+    psi[7, 3] = torch.nan
+    got = change.apply(psi, 0.5)
+    assert torch.isnan(got[7]).any()
+    assert torch.isfinite(torch.view_as_real(got[[i for i in range(40) if i != 7]])).all()
+    through = torch.ops.cogit.dense_apply(psi, change.values, None, 1.0, 0.5, True)
+    assert torch.equal(through.nan_to_num(), got.nan_to_num())
+
+
+def test_large_dense_calls_and_their_ends_refuse() -> None:
+    values, scales = DenseChange.from_change(states(64, 64), "int8").values, torch.ones(64)
+    for D, s, psi, message in (
+        (values, scales, states(40, 63), "expected psi of shape"),
+        (values, torch.ones(1), states(40, 64), "expected scales of shape"),
+        (values, None, states(40, 64), "expected scales with an int8 D"),
+        (values[:, :5].contiguous(), scales, states(40, 64), "expected D of shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kernels.dense_apply(D, psi, scales=s)
+    with pytest.raises(TypeError, match="expected psi"):
+        kernels.dense_apply(values, states(40, 64).to(torch.complex128), scales=scales)
+    with pytest.raises(ValueError, match="expected change of psi's shape"):
+        _core.dense_finish(states(4, 6), states(3, 6), 1.0, 1.0, True)
+    same = states(4, 6)
+    with pytest.raises(ValueError, match="an overlap with psi"):
+        _core.dense_finish(same, same, 1.0, 1.0, True)
+    with pytest.raises(ValueError, match="expected D as pairs on cpu"):
+        _core.dense_unpack(states(4, 4), None, states(4, 4))
+    with pytest.raises(ValueError, match="with adjacent rows"):
+        _core.dense_unpack(values, scales, states(65, 64))

@@ -86,4 +86,12 @@ void dense_apply(const DenseCall& call, int threads) {
   }
 }
 
+void dense_unpack(const DenseCall& call, float* to, int threads) {
+  const Variant& variant = active_variant();
+  constexpr int64_t kChunk = 32;
+  const bool alone = call.q * call.q * 4 < kAlone;
+  parallel_for(call.q, kChunk, alone ? 1 : threads,
+               [&](int64_t begin, int64_t end) { variant.dense_unpack(call, begin, end, to); });
+}
+
 }  // namespace cogit

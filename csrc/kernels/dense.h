@@ -45,4 +45,8 @@ struct DenseCall {
 // calls stay on this one. Same errors as affine_apply.
 void dense_apply(const DenseCall& call, int threads);
 
+// A change stored as pairs in bfloat16 or int8, as complex64: to (q, q), for matrix products made
+// elsewhere. Of the call only the format, D, scales and q are read.
+void dense_unpack(const DenseCall& call, float* to, int threads);
+
 }  // namespace cogit

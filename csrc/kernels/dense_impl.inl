@@ -201,6 +201,21 @@ void dense_rows(const DenseCall& call, const DenseStates& states, int64_t begin,
   }
 }
 
+void dense_unpack_rows(const DenseCall& call, int64_t begin, int64_t end, float* to) {
+  const int64_t size = 2 * call.q;
+  for (int64_t row = begin; row < end; ++row) {
+    const float scale = call.scales != nullptr ? call.scales[row] : 1.0f;
+    float* out = to + row * size;
+    if (call.format == DenseFormat::kInt8) {
+      const int8_t* u = static_cast<const int8_t*>(call.D) + row * size;
+      for (int64_t j = 0; j < size; ++j) out[j] = static_cast<float>(u[j]) * scale;
+    } else {
+      const uint16_t* u = static_cast<const uint16_t*>(call.D) + row * size;
+      for (int64_t j = 0; j < size; ++j) out[j] = BF16::widen(u[j]);
+    }
+  }
+}
+
 void scale_row(float* row, int64_t size, float factor) {
   int64_t j = 0;
   for (; j + kLanes <= size; j += kLanes) store(row + j, load(row + j) * factor);

@@ -16,4 +16,12 @@ void affine_finish(const FinishCall& call, int threads) {
   });
 }
 
+void dense_finish(const DenseFinishCall& call, int threads) {
+  const Variant& variant = active_variant();
+  constexpr int64_t kChunk = 16;
+  const bool alone = call.batch * call.q * 8 < kAlone;
+  parallel_for(call.batch, kChunk, alone ? 1 : threads,
+               [&](int64_t begin, int64_t end) { variant.dense_finish(call, begin, end); });
+}
+
 }  // namespace cogit

@@ -1,4 +1,4 @@
-// The end of an affine whose matrix products were made elsewhere, in one pass over the rows.
+// The end of a call whose matrix products were made elsewhere, in one pass over the rows.
 #pragma once
 
 #include <stdint.h>
@@ -30,5 +30,25 @@ struct FinishCall {
 
 // Runs the call with the active CPU variant on up to `threads` threads, counting this one.
 void affine_finish(const FinishCall& call, int threads);
+
+// One call. State n becomes
+//
+//   change_n = normalise(a * psi_n + b * change_n)
+//
+// with normalise and laws as in DenseCall; change shares no memory with psi.
+struct DenseFinishCall {
+  int64_t q;              //
+  const float* psi;       // (batch, q) complex64, rows contiguous
+  int64_t psi_stride;     //
+  float* change;          // (batch, q) complex64, rows contiguous: D psi, then the result
+  int64_t change_stride;  //
+  int64_t batch;          // 0 is allowed: nothing happens
+  float a;                //
+  float b;                //
+  bool normalise;         //
+};
+
+// As affine_finish.
+void dense_finish(const DenseFinishCall& call, int threads);
 
 }  // namespace cogit

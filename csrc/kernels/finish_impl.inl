@@ -1,6 +1,6 @@
-// The end of an affine for one instruction set; included by variant_*.cpp.
+// The ends of calls for one instruction set; included by variant_*.cpp.
 //
-// A row is summed in float32 in scratch, with both squared norms, and written once.
+// A row of an affine is summed in float32 in scratch, with both squared norms, and written once.
 
 #include "kernels/element.h"
 #include "kernels/finish.h"
@@ -69,6 +69,30 @@ void finish_call(const FinishCall& call, int64_t begin, int64_t end, float* scra
       return finish_rows<BF16>(call, begin, end, scratch);
     case Float::kF16:
       return finish_rows<F16>(call, begin, end, scratch);
+  }
+}
+
+void dense_finish_states(const DenseFinishCall& call, int64_t begin, int64_t end) {
+  const int64_t size = 2 * call.q;
+  for (int64_t n = begin; n < end; ++n) {
+    const float* psi = call.psi + 2 * n * call.psi_stride;
+    float* to = call.change + 2 * n * call.change_stride;
+    Vector squares[2] = {};
+    int64_t j = 0;
+    for (; j + 2 * kLanes <= size; j += 2 * kLanes) {
+      for (int k = 0; k < 2; ++k) {
+        const int64_t at = j + k * kLanes;
+        const Vector y = call.a * load(psi + at) + call.b * load(to + at);
+        store(to + at, y);
+        squares[k] += y * y;
+      }
+    }
+    float square = sum_lanes(squares[0] + squares[1]);
+    for (; j < size; ++j) {
+      to[j] = call.a * psi[j] + call.b * to[j];
+      square += to[j] * to[j];
+    }
+    if (call.normalise && square != 0.0f) scale_row(to, size, 1.0f / __builtin_sqrtf(square));
   }
 }
 

@@ -31,6 +31,11 @@ struct Variant {
   // results to squares (batch).
   void (*dense)(const DenseCall& call, const DenseStates& states, int64_t begin, int64_t end,
                 float* squares);
+  // Rows begin .. end - 1 of a change stored as pairs, as float32 pairs (q, q); of the call only
+  // the format, D, scales and q are read.
+  void (*dense_unpack)(const DenseCall& call, int64_t begin, int64_t end, float* to);
+  // States begin .. end - 1 of the call.
+  void (*dense_finish)(const DenseFinishCall& call, int64_t begin, int64_t end);
   void (*scale)(float* row, int64_t size, float factor);
   float (*read_sum)(const float* data, int64_t count);
   int64_t (*multiply_add)(int64_t rounds);

@@ -9,7 +9,8 @@
 
 namespace cogit {
 
-const Variant kX86_64_v3 = {"x86-64-v3", &affine_call, &finish_call, &dense_rows,
-                            &scale_row,  &read_sum,    &multiply_add};
+const Variant kX86_64_v3 = {"x86-64-v3", &affine_call,       &finish_call,
+                            &dense_rows, &dense_unpack_rows, &dense_finish_states,
+                            &scale_row,  &read_sum,          &multiply_add};
 
 }  // namespace cogit

@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/cuda.h"
 #include "kernels/dense.h"
+#include "kernels/finish.h"
 #include "kernels/pool.h"
 #include "python/tensor.h"
 
@@ -100,6 +101,63 @@ void dense(py::handle D, py::handle scales, py::handle psi, py::handle out, doub
   }
 }
 
+// For a matrix product made elsewhere: refuses what dense_apply would refuse, before it is made.
+void check_dense(py::handle D, py::handle scales, py::handle psi) {
+  const Arguments arguments(kWhere);
+  Rows change, scale;
+  const DenseCall call = view_change(arguments, D, scales, change, scale);
+  view_states(arguments, "psi", psi, call, change.device, false);
+}
+
+// The stored change as complex64.
+void unpack_dense(py::handle D, py::handle scales, py::handle out) {
+  const Arguments arguments(kWhere);
+  Rows change, scale;
+  const DenseCall call = view_change(arguments, D, scales, change, scale);
+  const Rows target = view_states(arguments, "out", out, call, change.device, true);
+  if (change.device.cuda || call.format == DenseFormat::kComplex64) {
+    refuse_value(kWhere, "D as pairs on cpu", shape_text(D) + " on " + device_name(change.device),
+                 "use it as it is");
+  }
+  if (target.rows != call.q || target.stride != call.q) {
+    refuse_value(kWhere, "out of shape " + shape_text({call.q, call.q}) + " with adjacent rows",
+                 shape_text(out), "pass a contiguous array");
+  }
+  check_output(kWhere, target, {{"D", change}, {"scales", scale}});
+  int threads = torch_threads();
+  if (threads == 0) threads = thread_count();
+  const py::gil_scoped_release release;
+  dense_unpack(call, static_cast<float*>(target.data), threads);
+}
+
+// The end of it: change is D psi, and becomes the result.
+void finish_dense(py::handle psi, py::handle change, double a, double b, bool normalise) {
+  const Arguments arguments(kWhere);
+  const Rows states = arguments.rows("psi", psi, {DType::kComplex64});
+  const Rows target = arguments.rows("change", change, {DType::kComplex64}, true);
+  if (states.device.cuda || target.device.cuda) {
+    refuse_value(kWhere, "psi and change on cpu", "cuda", "use dense_apply");
+  }
+  if (target.rows != states.rows || target.width != states.width) {
+    refuse_value(kWhere, "change of psi's shape " + shape_text(psi), shape_text(change),
+                 "pass an array like psi");
+  }
+  check_output(kWhere, target, {{"psi", states}});
+  const DenseFinishCall call{states.width,
+                             static_cast<const float*>(states.data),
+                             states.stride,
+                             static_cast<float*>(target.data),
+                             target.stride,
+                             states.rows,
+                             static_cast<float>(a),
+                             static_cast<float>(b),
+                             normalise};
+  int threads = torch_threads();
+  if (threads == 0) threads = thread_count();
+  const py::gil_scoped_release release;
+  dense_finish(call, threads);
+}
+
 }  // namespace
 
 void register_dense(py::module_& module) {
@@ -108,6 +166,13 @@ void register_dense(py::module_& module) {
              py::arg("threads") = 0,
              "out = normalise(a * psi + b * D psi) for each state; D is U - I as complex64, "
              "bfloat16 pairs or int8 pairs with row scales.");
+  module.def("dense_check", &check_dense, py::arg("D"), py::arg("scales").none(true),
+             py::arg("psi"), "Raises what dense_apply would raise for these.");
+  module.def("dense_unpack", &unpack_dense, py::arg("D"), py::arg("scales").none(true),
+             py::arg("out"), "out = D, stored as bfloat16 or int8 pairs, as complex64.");
+  module.def("dense_finish", &finish_dense, py::arg("psi"), py::arg("change"), py::arg("a"),
+             py::arg("b"), py::arg("normalise"),
+             "change = normalise(a * psi + b * change), for change = D psi made elsewhere.");
 }
 
 }  // namespace cogit::python

@@ -10,7 +10,7 @@ from torch.compiler import is_compiling
 
 from cogit.kernels import library
 from cogit.kernels.core import core, require_cuda
-from cogit.kernels.routes import LEAST_RANK, affine_by_blas
+from cogit.kernels.routes import LEAST_RANK, affine_by_blas, affine_products_by_blas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,19 +88,10 @@ class CompiledAffine:
             through = library.affine_apply(h, *self._weights, self.affine.restore, strengths)
             return cast(torch.Tensor, through)
         if affine_by_blas(h, self.affine.rank):
-            return self._products_by_blas(h, strengths)
+            if h.dtype not in self._cast:
+                self._cast[h.dtype] = tuple(x.to(h.dtype) for x in self._weights[:3])
+            return affine_products_by_blas(self._core, self._cast[h.dtype], h, strengths)
         return cast(torch.Tensor, self._apply_new(h, strengths))
-
-    def _products_by_blas(self, h: torch.Tensor, strengths: torch.Tensor | None) -> torch.Tensor:
-        """The two matrix products in h's own dtype; the rest as ever, in float32 and one pass."""
-        if h.dtype not in self._cast:
-            self._cast[h.dtype] = tuple(x.to(h.dtype) for x in self._weights[:3])
-        down, bias, up = self._cast[h.dtype]
-        rows = h.reshape(-1, h.shape[-1])
-        change = torch.mm(torch.mm(rows, down.T).add_(bias), up)
-        out = torch.empty_like(rows)
-        self._core.finish(rows, change, strengths, out)
-        return out.reshape(h.shape)
 
 
 def affine_apply(

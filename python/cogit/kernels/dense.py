@@ -15,7 +15,7 @@ import torch
 
 from cogit.kernels import library, plain
 from cogit.kernels.core import core
-from cogit.kernels.routes import dense_by_blas
+from cogit.kernels.routes import dense_by_blas, dense_product_by_blas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,9 +135,9 @@ def dense_apply(
         if grad or torch.compiler.is_compiling():
             through = library.dense_apply(psi, D, scales, a, b, normalise)
             return cast(torch.Tensor, through)
-        q = psi.shape[-1] if psi.ndim > 1 else 0
-        if q and dense_by_blas(psi.numel() // q, q, psi.device.type):
-            return plain.dense_apply(psi, D, cast(Any, scales), a, b, normalise)
+        if b != 0 and dense_by_blas(psi):
+            core.dense_check(D, scales, psi)
+            return dense_product_by_blas(psi, D, cast(Any, scales), a, b, normalise)
     target = torch.empty_like(psi) if out is None else cast(torch.Tensor, out)
     core.dense_apply(D, scales, psi, target, a, b, normalise)
     if out is not None and not target.is_inference():

@@ -14,7 +14,12 @@ from torch import Tensor
 
 from cogit.kernels import plain
 from cogit.kernels.core import core
-from cogit.kernels.routes import affine_by_blas, dense_by_blas
+from cogit.kernels.routes import (
+    affine_by_blas,
+    affine_products_by_blas,
+    dense_by_blas,
+    dense_product_by_blas,
+)
 
 _DEVICES = ("cpu", "cuda")
 
@@ -46,9 +51,12 @@ def _affine_compiled(
     restore: bool,
     strengths: Tensor | None = None,
 ) -> Tensor:
-    if h.dtype is torch.float64 or affine_by_blas(h, len(A)):
+    if h.dtype is torch.float64:
         return plain.affine_apply(h, A, a0, B, c, restore, strengths)
     compiled = core.Affine(A.contiguous(), a0.contiguous(), B.contiguous(), c.contiguous(), restore)
+    if affine_by_blas(h, len(A)):
+        cast = tuple(x.to(h.dtype) for x in (A, a0, B))
+        return affine_products_by_blas(compiled, cast, h.contiguous(), strengths)
     out = torch.empty_like(h, memory_format=torch.contiguous_format)
     compiled.apply(h.contiguous(), strengths, out)
     return out
@@ -110,8 +118,9 @@ def _dense_compiled(
     change = D.resolve_conj().resolve_neg().contiguous()
     if psi.dtype is torch.complex128:
         return plain.dense_apply(states, change, scales, a, b, normalise)
-    if dense_by_blas(states.numel() // max(1, psi.shape[-1]), psi.shape[-1], psi.device.type):
-        return plain.dense_apply(states, change, scales, a, b, normalise)
+    if b != 0 and dense_by_blas(states):
+        core.dense_check(change, scales, states)
+        return dense_product_by_blas(states, change, scales, a, b, normalise)
     out = torch.empty_like(states)
     core.dense_apply(change, scales, states, out, a, b, normalise)
     return out
