@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from _states import shuffled, states
 from cogit.extractors import extract
-from test_extractors import shuffled, states
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

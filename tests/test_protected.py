@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from cogit.extractors import extract, orthogonalise, registered, span_basis
-from test_extractors import states
+from _states import METHODS, states, unit
+from cogit.extractors import extract, orthogonalise, span_basis
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
-
-
-def unit(rows: Array) -> Array:
-    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True))
 
 
 @pytest.mark.parametrize("n_protected", [1, 3, 30])
@@ -107,7 +103,7 @@ def test_what_cannot_be_protected_is_refused(
         orthogonalise(directions, protected)
 
 
-@pytest.mark.parametrize("method", sorted(registered()))
+@pytest.mark.parametrize("method", METHODS)
 def test_every_extractor_keeps_clear(method: str) -> None:
     """Row P9: and what it finds is measured again."""
     positive, negative = states(40)

@@ -299,7 +299,7 @@ def _draw(subspace: Subspace, path: Path) -> None:
 def _warnings_as_lines() -> Iterator[None]:
     """cogit's warnings as lines on standard error."""
 
-    def show(message: Warning | str, *_: Any) -> None:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
         say("warning", " ".join(str(message).split()))
 
     with warnings.catch_warnings():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.float64]
 
+_COMBINE = ("mean", "svd")
 MEMBERS = ("mean_difference", "contrastive_pca", "probe")
 
 
@@ -51,6 +52,9 @@ def ensemble(
     members' own details. LinAlgError where a member fails or the members cancel.
     """
     shares = _shares(members, weights)
+    if combine not in _COMBINE:
+        message = f"[ensemble] expected combine {' or '.join(_COMBINE)}, got {combine!r}"
+        raise ValueError(message)
     settings = dict(options or {})
     if unknown := sorted(set(settings) - set(members)):
         message = f"[ensemble] expected options of {', '.join(members)}, got some of {unknown[0]}"
@@ -70,12 +74,9 @@ def ensemble(
             message = "[ensemble] expected members that agree, got directions that cancel"
             raise np.linalg.LinAlgError(message)
         direction = total / agreement
-    elif combine == "svd":
+    else:
         _, singular, vectors = np.linalg.svd(np.sqrt(shares)[:, None] * rows, full_matrices=False)
         direction, agreement = vectors[0], float(singular[0] ** 2)
-    else:
-        message = f"[ensemble] expected combine mean or svd, got {combine!r}"
-        raise ValueError(message)
     details = {
         "combine": combine,
         "shares": dict(zip(members, shares.tolist(), strict=True)),

@@ -93,7 +93,7 @@ def _extract(
     require_options(method, options)
     _require_matched(positive, negative)
     rows, others = (np.asarray(x, dtype=np.float64) for x in (positive, negative))
-    finite = np.isfinite(rows).all(axis=1) & np.isfinite(others).all(axis=1)
+    finite = np.asarray(np.isfinite(rows).all(axis=1) & np.isfinite(others).all(axis=1))
     failure: np.linalg.LinAlgError | None = None
     if finite.all():
         try:

@@ -50,7 +50,7 @@ def orthogonalise(directions: ArrayLike, protected: ArrayLike) -> NDArray[np.flo
     # A short residue carries the rounding of a long vector: once more, as Gram-Schmidt needs it.
     residue -= (residue @ basis.T) @ basis
     residue /= np.linalg.norm(residue, axis=1, keepdims=True)
-    return residue.reshape(np.shape(directions))
+    return np.asarray(residue.reshape(np.shape(directions)))
 
 
 def span_basis(protected: ArrayLike) -> NDArray[np.float64]:

@@ -36,6 +36,9 @@ def eigenvalue_weights(
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
         message = f"[weights] expected finite eigenvalues (m,), got shape {values.shape}"
         raise ValueError(message)
+    if method not in WEIGHT_METHODS:
+        message = f"[weights] expected a method among {', '.join(WEIGHT_METHODS)}, got {method!r}"
+        raise ValueError(message)
     if not (temperature > 0 and np.isfinite(temperature)):
         message = f"[weights] expected a finite temperature above zero, got {temperature}"
         raise ValueError(message)
@@ -53,13 +56,10 @@ def eigenvalue_weights(
         raw = raw / raw.max()
     elif method == "softmax":
         raw = _softmax_terms(values, temperature)
-    elif method == "rank":
+    else:
         _, inverse, counts = np.unique(-values, return_inverse=True, return_counts=True)
         last = np.cumsum(counts)
         raw = 1.0 / ((last - (counts - 1) / 2)[inverse])
-    else:
-        message = f"[weights] expected a method among {', '.join(WEIGHT_METHODS)}, got {method!r}"
-        raise ValueError(message)
     return np.asarray(raw / raw.sum())
 
 
