@@ -52,7 +52,7 @@ def contrastive_pca(
 
     Returns eigenvalues (m,), falling, and orthonormal eigenvectors (d_model, m), both float64; for
     a stack (layer, m) and (layer, d_model, m); tensors on the device of the input. Rows are used as
-    they come: centre them first where a covariance is meant.
+    they come: centre them first where a covariance is meant. No gradients are recorded.
 
     Exact: the matrix has rank at most n_f + n_g, so an orthonormal basis of the rows and one small
     eigenproblem give every non-zero eigenpair (Abid et al. 2018 define the contrast; the rest is
@@ -79,6 +79,8 @@ def contrastive_pca(
     if not (alpha >= 0 and np.isfinite(alpha)):
         message = f"[contrastive_pca] expected a finite alpha of zero or more, got {alpha}"
         raise ValueError(message)
+    if xp is not np:  # a graph of every step would be kept with the results
+        foreground, background = foreground.detach(), background.detach()
     stacked = foreground.ndim == 3
     values = _empty(xp, (n_layers, kept), foreground)
     vectors = _empty(xp, (n_layers, d_model, kept), foreground)

@@ -68,9 +68,8 @@ def extract_layers(
     the others as they are alone.
 
     Layers are taken one at a time: beside the input and the results (m + 1 vectors a layer), the
-    peak is that of one layer, for contrastive PCA at most 160 · pair · d_model bytes where pairs
-    are fewer than d_model / 4: two float64 copies of the states, their differences and means, and
-    six times as much inside the decomposition.
+    peak is that of one layer, by any method here at most 100 · pair · d_model bytes where pairs are
+    few against d_model: the states in float64 are 16, and contrastive PCA needs most.
     """
     numbers = iter(layers) if layers is not None else iter(range(2**31))
     found = []
