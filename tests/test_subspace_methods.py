@@ -1,4 +1,4 @@
-"""Subspaces by other methods, with protected directions and weights; what they say of themselves."""
+"""Subspaces by other methods, with protected directions and weights; their lineage."""
 
 from __future__ import annotations
 

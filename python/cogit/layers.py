@@ -5,9 +5,9 @@ Face's ``hidden_states[i + 1]``, llama.cpp's ``l_out-i`` and ``direction.i`` in 
 GGUF. A range is half-open: ``24-32`` means blocks 24..31, the last eight of a 32-block model.
 
 A range may also be given as a share of the depth, so that one profile serves models of any size:
-block i of n lies in ``50%-75%`` where 50 % <= i/n < 75 %. In a 32-block model these are blocks
-16..23. Both ends thus round up, shares that meet neither overlap nor leave a block out, and a share
-that holds no block of a model is an error there.
+block i of n lies in ``50%-75%`` where its middle does, 50 % <= (i + 1/2)/n < 75 %. In a 32-block
+model these are blocks 16..23. Ends thus round to the nearest block, halves down; shares that meet
+neither overlap nor leave a block out, and one that holds no block of a model is an error there.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class LayerRange:
             raise ValueError(message)
         found = set(self.blocks)
         for start, stop in self.shares:
-            held = range(ceil(start * n_layers), ceil(stop * n_layers))
+            held = range(*(ceil(end * n_layers - Fraction(1, 2)) for end in (start, stop)))
             if not held:
                 message = (
                     f"[layers] expected a share of the depth that holds a block of this model, "
