@@ -235,3 +235,16 @@ def test_options_of_the_method() -> None:
     assert strong["angle_to_mean_difference"] < 1 < weak["angle_to_mean_difference"]
     with pytest.raises(TypeError, match=r"^\[extract\] expected options of pca among n_components"):
         fit_subspace(activations, 0, method="pca", options={"bogus": 1})
+
+
+def test_alpha_reaches_the_ensembles_contrastive_member() -> None:
+    activations = planted()
+    given: Any = {"options": {"contrastive_pca": {"n_components": 2}, "probe": {"penalty": 2.0}}}
+    members = fit_subspace(activations, 0, method="ensemble", alpha=0.25, options=given).lineage[
+        "extractor"
+    ]["members"]
+    assert members["contrastive_pca"]["alpha"] == 0.25
+    assert members["probe"]["penalty"] == 2.0
+    assert given["options"]["contrastive_pca"] == {"n_components": 2}
+    lone = {"members": ("mean_difference", "pca")}
+    assert fit_subspace(activations, 0, method="ensemble", options=lone).half_separation > 0

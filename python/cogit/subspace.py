@@ -16,6 +16,8 @@ from cogit.errors import ArtefactError
 from cogit.extractors import contrastive_pca as contrastive_pca  # part of this module's interface
 from cogit.extractors import eigenvalue_weights, extract, registered, span_basis
 from cogit.extractors.base import MIN_SEPARATION, mean_difference_of, typical_norm
+from cogit.extractors.contrastive import contrast_along, contrast_outside
+from cogit.extractors.ensemble import MEMBERS
 from cogit.identity import ModelIdentity
 
 if TYPE_CHECKING:
@@ -142,7 +144,8 @@ def fit_subspace(
 
     The further columns are the contrastive principal components of the paired differences against
     the pairs' common variation, sought where neither the first column nor a protected direction
-    exists. alpha weighs the common variation; pca and mean_difference have none (alpha 0).
+    exists. alpha weighs the common variation, in an ensemble's contrastive member too; pca and
+    mean_difference have none (alpha 0).
 
     protected: (d_model,) or (p, d_model) directions to which every column is made orthogonal.
     weights: how much each column counts by what it explains, see ``eigenvalue_weights``, with its
@@ -154,65 +157,87 @@ def fit_subspace(
     pairs, for a method or weights that are not there, a direction inside the span of the protected
     ones, and an alpha given to a method without one; TypeError for options that a method lacks.
     """
-    if method not in registered():
-        message = f"[subspace] expected a method among {', '.join(registered())}, got {method!r}"
-        raise ValueError(message)
-    if method in _NO_BACKGROUND and alpha != 1.0:
-        message = f"[subspace] expected no alpha with {method}, which has no background"
-        raise ValueError(message)
+    _require_settings(method, alpha, weights, temperature)
     positive, negative = (x.astype(np.float64) for x in activations.at(layer))
-    clear_of = None if protected is None else span_basis(protected)
-    _require_room(positive, k, 0 if clear_of is None else len(clear_of))
-    first = "mean_difference" if method in _KEEPS_MEAN_DIFFERENCE else method
+    clear_of = np.empty((0, positive.shape[1])) if protected is None else span_basis(protected)
+    _require_room(positive, k, len(clear_of))
     _require_apart(positive, negative, layer)
     found = extract(
-        positive, negative, first, protected=clear_of, strict=strict, **dict(options or {})
+        positive,
+        negative,
+        "mean_difference" if method in _KEEPS_MEAN_DIFFERENCE else method,
+        protected=None if protected is None else clear_of,
+        strict=strict,
+        **_options(method, alpha, options or {}),
     )
-    direction = found.direction
-    separation = float(mean_difference_of(positive, negative) @ direction)
-    residual_norm = typical_norm(positive, negative)
-    if not separation > MIN_SEPARATION * residual_norm:
-        message = (
-            f"[subspace] expected two classes that differ along the direction of {method} at block "
-            f"{layer}, got {separation:.1e} between their means; use another method or block"
-        )
-        raise ValueError(message)
-    background = 0.0 if method in _NO_BACKGROUND else alpha
-    taken = direction[None] if clear_of is None else np.concatenate([direction[None], clear_of])
-    spectrum, further = _further_columns(positive, negative, background, taken, 2 * k - 1)
-    basis = np.column_stack([direction, further.T])
+    separation = _separation_along(found, positive, negative, layer)
+    alpha = 0.0 if method in _NO_BACKGROUND else float(alpha)
+    taken = np.concatenate([found.direction[None], clear_of])
+    spectrum, further = contrast_outside(positive, negative, alpha, taken, n_components=2 * k - 1)
+    basis = np.column_stack([found.direction, further.T])
     counts = None
     if weights is not None:
-        explained = _contrast_along(direction, positive, negative, background)
-        counts = eigenvalue_weights(
-            np.append(explained, spectrum), weights, temperature=temperature
-        )
-    elif temperature != 1.0:
-        message = "[subspace] expected a temperature with weights only, got one without"
-        raise ValueError(message)
-    mean = (positive.mean(axis=0) + negative.mean(axis=0)) / 2
+        explained = np.append(contrast_along(found.direction, positive, negative, alpha), spectrum)
+        counts = eigenvalue_weights(explained, weights, temperature=temperature)
     return Subspace(
         layer=layer,
-        mean=mean,
+        mean=found.mean,
         basis=basis,
         half_separation=separation / 2,
         spectrum=spectrum,
-        positive=(positive - mean) @ basis,
-        negative=(negative - mean) @ basis,
-        residual_norm=residual_norm,
+        positive=(positive - found.mean) @ basis,
+        negative=(negative - found.mean) @ basis,
+        residual_norm=typical_norm(positive, negative),
         identity=activations.identity,
         weights=counts,
         lineage={
             "method": method,
-            "alpha": float(background),
+            "alpha": alpha,
             "n_pairs": len(positive),
-            "n_protected": 0 if clear_of is None else len(clear_of),
+            "n_protected": len(clear_of),
             "weights": weights,
             "temperature": float(temperature),
             **_found(found),
             **_source(activations, layer),
         },
     )
+
+
+def _require_settings(
+    method: str, alpha: float, weights: WeightMethod | None, temperature: float
+) -> None:
+    """ValueError for a method that is not there and for settings that would change nothing."""
+    if method not in registered():
+        message = f"[subspace] expected a method among {', '.join(registered())}, got {method!r}"
+        raise ValueError(message)
+    if method in _NO_BACKGROUND and alpha != 1.0:
+        message = f"[subspace] expected no alpha with {method}, which has no background"
+        raise ValueError(message)
+    if weights is None and temperature != 1.0:
+        message = "[subspace] expected a temperature with weights only, got one without"
+        raise ValueError(message)
+
+
+def _options(method: str, alpha: float, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The extractor's options; an ensemble's contrastive member has the same alpha as the rest."""
+    options = dict(given)
+    if method == "ensemble" and "contrastive_pca" in options.get("members", MEMBERS):
+        own = dict(options.get("options") or {})
+        own["contrastive_pca"] = {"alpha": alpha, **own.get("contrastive_pca", {})}
+        options["options"] = own
+    return options
+
+
+def _separation_along(found: Extraction, positive: Rows, negative: Rows, layer: int) -> float:
+    """Distance of the class means along the direction; ValueError where it is rounding."""
+    separation = float(mean_difference_of(positive, negative) @ found.direction)
+    if not separation > MIN_SEPARATION * typical_norm(positive, negative):
+        message = (
+            f"[subspace] expected two classes that differ along the direction of {found.method} at "
+            f"block {layer}, got {separation:.1e} between their means; use another method or block"
+        )
+        raise ValueError(message)
+    return separation
 
 
 def _require_room(states: Rows, k: int, n_protected: int) -> None:
@@ -234,47 +259,6 @@ def _require_apart(positive: Rows, negative: Rows, layer: int) -> None:
             f"mean difference of zero norm ({length:.1e}); use other pairs or another block"
         )
         raise ValueError(message)
-
-
-def _further_columns(
-    positive: Rows, negative: Rows, alpha: float, taken: Rows, n_columns: int
-) -> tuple[Rows, Rows]:
-    """Eigenvalues (m,), falling, and orthonormal rows (m, d_model) orthogonal to those taken.
-
-    They are sought where the rows taken do not exist: merely projected out, these would come back
-    as components, with eigenvalues of zero.
-    """
-    difference, common = positive - negative, (positive + negative) / 2
-    common -= common.mean(axis=0)
-    mirrors = []
-    for index in range(len(taken)):
-        mirror = _mirror(taken[index])
-        difference, common, taken = (
-            _reflect(rows, mirror)[:, 1:] for rows in (difference, common, taken)
-        )
-        mirrors.append(mirror)
-    values, vectors = contrastive_pca(difference, common, alpha)
-    found = vectors.T[:n_columns]
-    for mirror in reversed(mirrors):
-        found = _reflect(np.pad(found, ((0, 0), (1, 0))), mirror)
-    return values[:n_columns], found
-
-
-def _contrast_along(direction: Rows, positive: Rows, negative: Rows, alpha: float) -> float:
-    """What the contrast gives along one direction, to compare with the further eigenvalues."""
-    within = (positive - negative) @ direction
-    return float((within**2).mean() - alpha * ((positive + negative) / 2 @ direction).var())
-
-
-def _mirror(direction: Rows) -> Rows:
-    """The normal of the plane whose reflection carries a unit vector to the first axis."""
-    normal = direction.copy()
-    normal[0] += np.copysign(1.0, direction[0])
-    return np.asarray(normal / np.linalg.norm(normal))
-
-
-def _reflect(rows: Rows, mirror: Rows) -> Rows:
-    return rows - 2.0 * np.outer(rows @ mirror, mirror)
 
 
 def _found(found: Extraction) -> dict[str, Any]:
