@@ -57,6 +57,22 @@ COMMANDS = {
         "--prompt",
         "--threads",
     },
+    "subspace": {
+        "--activations",
+        "--alpha",
+        "--help",
+        "--json",
+        "--k",
+        "--layer",
+        "--layers",
+        "--method",
+        "--out",
+        "--plot",
+        "--protect",
+        "--strict",
+        "--temperature",
+        "--weights",
+    },
 }
 
 
@@ -76,6 +92,7 @@ def flags_of(command: Any) -> set[str]:
         ("cogit.cli.main", ["doctor", "--help"]),
         ("cogit.cli.main", ["inspect", "--help"]),
         ("cogit.cli.main", ["parity", "--help"]),
+        ("cogit.cli.main", ["subspace", "--help"]),
         ("cogit.cli.infer", ["--help"]),
     ],
 )

@@ -294,3 +294,16 @@ def test_prompt_longer_than_the_context(
 
 def test_change_below_rounding(tiny: Pair, capfd: pytest.CaptureFixture[str]) -> None:
     require_error(flags("llamacpp", tiny, "--lambda", "1e-15"), capfd, "expected a change")
+
+
+def test_a_share_of_the_depth_chooses_among_a_files_blocks(tiny_identity: ModelIdentity) -> None:
+    """Row P11."""
+    from cogit.cli.infer_run import _restricted
+    from cogit.layers import LayerRange
+
+    stored = Intervention.everywhere(Additive(np.ones(64)), (1, 2, 3), tiny_identity)
+    assert _restricted(stored, LayerRange.parse("50%-100%")).layers == (2, 3)
+    with pytest.raises(
+        ValueError, match=r"expected blocks that the intervention file has.*block 0"
+    ):
+        _restricted(stored, LayerRange.parse("early"))

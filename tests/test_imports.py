@@ -28,7 +28,7 @@ LEVELS = [
     },
     {"affine", "reference", "artefact", "identity", "sampling", "hermitian", "cayley"},
     {"kernels", "activations"},
-    {"subspace"},
+    {"extractors", "subspace"},
     {"operators"},
     {"intervention"},
     {"backends", "verify"},

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cogit import __version__, artefact
 from cogit.activations import Activations
+from cogit.entries import entry
+from cogit.errors import ArtefactError
+from cogit.extractors import contrastive_pca as contrastive_pca  # part of this module's interface
+from cogit.extractors import eigenvalue_weights, extract, registered, span_basis
+from cogit.extractors.base import MIN_SEPARATION, mean_difference_of, typical_norm
+from cogit.extractors.contrastive import contrast_along, contrast_outside
+from cogit.extractors.ensemble import MEMBERS
 from cogit.identity import ModelIdentity
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
-_MIN_SEPARATION = 1e-6
-# Squared singular values above this part of the largest are clear in a Gram matrix in float64.
-_CLEAR = 1e-12
+    from cogit.extractors import Extraction, WeightMethod
+
+    Rows = NDArray[np.float64]
+
+_KIND = "subspace"
+# Which methods find their first column as the mean difference, and which rank further columns
+# without a background.
+_KEEPS_MEAN_DIFFERENCE = ("contrastive_pca", "mean_difference")
+_NO_BACKGROUND = ("mean_difference", "pca")
 
 
 @dataclass(frozen=True)
@@ -23,11 +39,15 @@ class Subspace:
     """Mean, orthonormal basis and scale of a contrast at one block's end.
 
     mean: (d_model,) the mean of the two class means.
-    basis: (d_model, 2k) orthonormal; the first column is the normalised mean difference.
-    half_separation: half the distance of the class means, in units of the residual stream.
+    basis: (d_model, 2k) orthonormal; the first column is the method's direction, by default the
+    normalised mean difference, and points from negative to positive.
+    half_separation: half the distance of the class means along the first column, in units of the
+    residual stream.
     spectrum: (2k - 1,) eigenvalues of the further columns, falling.
     positive, negative: (pair, 2k) coordinates of the recorded states, for the fits.
     residual_norm: the mean norm of a recorded state, to express a change relative to it.
+    weights: (2k,) of sum 1, how much each column counts, or None where not asked for.
+    lineage: how and of what it was made, JSON.
     """
 
     layer: int
@@ -39,180 +59,265 @@ class Subspace:
     negative: NDArray[np.float64]
     residual_norm: float
     identity: ModelIdentity
+    weights: NDArray[np.float64] | None = None
+    lineage: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def direction(self) -> NDArray[np.float64]:
-        """The unit mean-difference direction, from negative to positive. (d_model,)"""
+        """The first column: the unit direction from negative to positive. (d_model,)"""
         return np.asarray(self.basis[:, 0])
 
     @property
     def steering_vector(self) -> NDArray[np.float64]:
-        """Half the difference of the class means. (d_model,)"""
+        """Half the class separation along the direction, by default half the difference of the
+        class means. (d_model,)
+        """
         return self.half_separation * self.direction
 
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of all that is saved but the version."""
+        tensors, metadata = self._parts()
+        del metadata["cogit_version"]
+        return artefact.content_hash(tensors, metadata)
 
-def contrastive_pca(
-    foreground: NDArray[np.floating[Any]],
-    background: NDArray[np.floating[Any]],
-    alpha: float = 1.0,
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file."""
+        return artefact.write(path, _KIND, *self._parts())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Subspace:
+        """Read a file written by ``save``; ArtefactError names what is wrong with another."""
+        tensors, data = artefact.read(path, _KIND)
+        try:
+            found = cls(
+                layer=entry(data, "layer", int),
+                half_separation=entry(data, "half_separation", float),
+                residual_norm=entry(data, "residual_norm", float),
+                identity=ModelIdentity.from_json(entry(data, "model", dict)),
+                weights=_doubles(tensors, "weights", 1) if "weights" in tensors else None,
+                lineage=entry(data, "lineage", dict),
+                **{name: _doubles(tensors, name, ndim) for name, ndim in _TENSORS.items()},
+            )
+            _require_consistent(found)
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"[load] expected a subspace in {path}, got {error}"
+            raise ArtefactError(message) from error
+        return found
+
+    def _parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        tensors: dict[str, Any] = {name: getattr(self, name) for name in _TENSORS}
+        if self.weights is not None:
+            tensors["weights"] = self.weights
+        return tensors, {
+            "layer": int(self.layer),
+            "half_separation": float(self.half_separation),
+            "residual_norm": float(self.residual_norm),
+            "model": self.identity.to_json(),
+            "lineage": dict(self.lineage),
+            "cogit_version": __version__,
+        }
+
+
+_TENSORS = {"mean": 1, "basis": 2, "spectrum": 1, "positive": 2, "negative": 2}
+
+
+def fit_subspace(
+    activations: Activations,
+    layer: int,
     *,
-    n_components: int | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenpairs of FᵀF/n_f - α GᵀG/n_g without forming the d x d matrix; rows are samples.
-
-    foreground: (n_f, d_model) or, for a stack, (layer, n_f, d_model), of any float dtype.
-    background: (n_g, d_model) or (layer, n_g, d_model).
-    alpha: the weight of the background, zero or more.
-    n_components: how many eigenpairs, m, the largest first; None gives min(d_model, n_f + n_g).
-
-    Returns eigenvalues (m,), falling, and orthonormal eigenvectors (d_model, m), both float64; for
-    a stack (layer, m) and (layer, d_model, m). Rows are used as they come: centre them first where
-    a covariance is meant.
-
-    Exact: the matrix has rank at most n_f + n_g, so an orthonormal basis of the rows and one small
-    eigenproblem give every non-zero eigenpair (Abid et al. 2018 define the contrast; the rest is
-    ours). The basis comes from the rows' Gram matrix with a second pass (CholeskyQR2, Fukaya et al.
-    2014): a few products, where the threads of a Householder QR meet at every column and stall on
-    shared cores. Layers are taken one after another: beside the result, the peak is about four
-    times the float64 rows of one layer: 32 (n_f + n_g) d_model bytes.
-
-    Raises ValueError for shapes that do not fit, values that are not finite, a negative alpha, and
-    n_components outside 1..min(d_model, n_f + n_g).
-    """
-    n_layers, n_all, d_model = _stack_shape(foreground, background)
-    most = min(d_model, n_all)
-    kept = most if n_components is None else n_components
-    if not 1 <= kept <= most:
-        message = (
-            f"[contrastive_pca] expected 1 <= n_components <= {most} for {n_all} samples of width "
-            f"{d_model}, got {kept}"
-        )
-        raise ValueError(message)
-    if not (alpha >= 0 and np.isfinite(alpha)):
-        message = f"[contrastive_pca] expected a finite alpha of zero or more, got {alpha}"
-        raise ValueError(message)
-    stacked = foreground.ndim == 3
-    values = np.empty((n_layers, kept))
-    vectors = np.empty((n_layers, d_model, kept))
-    for layer in range(n_layers):
-        fore, back = (x[layer] if stacked else x for x in (foreground, background))
-        values[layer], vectors[layer] = _leading_contrast(fore, back, alpha, kept)
-    return (values, vectors) if stacked else (values[0], vectors[0])
-
-
-def _stack_shape(
-    foreground: NDArray[np.floating[Any]], background: NDArray[np.floating[Any]]
-) -> tuple[int, int, int]:
-    """(layers, all samples, d_model) of two stacks that fit; one layer where there is no axis."""
-    first, second = foreground.shape, background.shape
-    fits = len(first) == len(second) and (*first[:-2], first[-1:]) == (*second[:-2], second[-1:])
-    if len(first) not in (2, 3) or not fits or 0 in first + second:
-        message = (
-            f"[contrastive_pca] expected two arrays (n, d_model) or (layer, n, d_model) that "
-            f"differ in n only, got {first} and {second}"
-        )
-        raise ValueError(message)
-    return first[0] if len(first) == 3 else 1, first[-2] + second[-2], first[-1]
-
-
-def _leading_contrast(
-    fore: NDArray[np.floating[Any]], back: NDArray[np.floating[Any]], alpha: float, kept: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The largest eigenvalues (kept,) of one layer, falling, and their vectors (d_model, kept)."""
-    n_fore, n_back = len(fore), len(back)
-    rows = np.empty((n_fore + n_back, fore.shape[1]))
-    np.multiply(fore, 1 / np.sqrt(n_fore), out=rows[:n_fore], dtype=np.float64)
-    np.multiply(back, np.sqrt(alpha / n_back), out=rows[n_fore:], dtype=np.float64)
-    if not np.isfinite(rows).all():
-        message = "[contrastive_pca] expected finite states, got NaN or infinity; record them again"
-        raise ValueError(message)
-    signs = np.concatenate([np.ones(n_fore), -np.ones(n_back)])
-    if len(rows) >= rows.shape[1]:
-        values, vectors = np.linalg.eigh((rows.T * signs) @ rows)
-        return values[::-1][:kept], vectors[:, ::-1][:, :kept]
-    basis = _row_basis(rows)
-    r = basis @ rows.T
-    values, vectors = np.linalg.eigh((r * signs) @ r.T)
-    return values[::-1][:kept], basis.T @ vectors[:, ::-1][:, :kept]
-
-
-def _row_basis(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Orthonormal rows (n, d_model) whose span holds these n < d_model rows, of whatever rank."""
-    squares, mixing = np.linalg.eigh(rows @ rows.T)
-    clear = squares > _CLEAR * squares[-1]
-    basis = (mixing[:, clear] / np.sqrt(squares[clear])).T @ rows
-    # One pass leaves up to 1e-3 of orthogonality, the second what rounding leaves.
-    basis = np.linalg.inv(np.linalg.cholesky(basis @ basis.T)) @ basis
-    if clear.all():
-        return np.asarray(basis)
-    # The other combinations are few: where rows are centred, one a class. What they hold beyond
-    # the basis counts, since it meets large rows in the contrast; noise of the size of the rounding
-    # chooses directions where they hold nothing.
-    rest = mixing[:, ~clear].T @ rows
-    rounding = np.finfo(np.float64).eps * np.sqrt(squares[-1] / rows.shape[1])
-    rest += np.random.default_rng(0).standard_normal(rest.shape) * rounding
-    for _ in range(2):
-        rest = np.linalg.qr((rest - (rest @ basis.T) @ basis).T)[0].T
-    return np.concatenate([basis, rest])
-
-
-def fit_subspace(activations: Activations, layer: int, *, k: int = 4) -> Subspace:
+    k: int = 4,
+    method: str = "contrastive_pca",
+    alpha: float = 1.0,
+    protected: ArrayLike | None = None,
+    weights: WeightMethod | None = None,
+    temperature: float = 1.0,
+    options: Mapping[str, Any] | None = None,
+    strict: bool = False,
+) -> Subspace:
     """Fit the contrastive subspace of 2k real dimensions (k complex ones) at one block.
 
-    The first column is the mean difference. The others are the contrastive principal components
-    of the paired differences against the pairs' common variation, the mean difference projected
-    out of both. Raises ValueError when the class means coincide or there are too few pairs.
+    method: an extractor by name. The first column is the mean difference for contrastive_pca and
+    mean_difference, and the direction that the method finds for any other (pca, probe, ensemble),
+    turned towards the positive class. ``half_separation`` is measured along it, so that the
+    operators push as far as the classes are apart in that direction.
+
+    The further columns are the contrastive principal components of the paired differences against
+    the pairs' common variation, sought where neither the first column nor a protected direction
+    exists. alpha weighs the common variation, in an ensemble's contrastive member too; pca and
+    mean_difference have none (alpha 0).
+
+    protected: (d_model,) or (p, d_model) directions to which every column is made orthogonal.
+    weights: how much each column counts by what it explains, see ``eigenvalue_weights``, with its
+    temperature; kept beside the basis, which stays orthonormal. options: the extractor's own.
+    strict: raise where the extractor fails, instead of the mean difference, a RuntimeWarning and
+    ``fallback`` in the lineage.
+
+    Raises ValueError when the class means coincide along the first column, when there are too few
+    pairs, for a method or weights that are not there, a direction inside the span of the protected
+    ones, and an alpha given to a method without one; TypeError for options that a method lacks.
     """
+    _require_settings(method, alpha, weights, temperature)
     positive, negative = (x.astype(np.float64) for x in activations.at(layer))
-    n_pairs, d_model = positive.shape
-    if not 1 <= k <= min(n_pairs, d_model // 2):
+    clear_of = np.empty((0, positive.shape[1])) if protected is None else span_basis(protected)
+    _require_room(positive, k, len(clear_of))
+    _require_apart(positive, negative, layer)
+    found = extract(
+        positive,
+        negative,
+        "mean_difference" if method in _KEEPS_MEAN_DIFFERENCE else method,
+        protected=None if protected is None else clear_of,
+        strict=strict,
+        **_options(method, alpha, options or {}),
+    )
+    separation = _separation_along(found, positive, negative, layer)
+    alpha = 0.0 if method in _NO_BACKGROUND else float(alpha)
+    taken = np.concatenate([found.direction[None], clear_of])
+    spectrum, further = contrast_outside(positive, negative, alpha, taken, n_components=2 * k - 1)
+    basis = np.column_stack([found.direction, further.T])
+    counts = None
+    if weights is not None:
+        explained = np.append(contrast_along(found.direction, positive, negative, alpha), spectrum)
+        counts = eigenvalue_weights(explained, weights, temperature=temperature)
+    return Subspace(
+        layer=layer,
+        mean=found.mean,
+        basis=basis,
+        half_separation=separation / 2,
+        spectrum=spectrum,
+        positive=(positive - found.mean) @ basis,
+        negative=(negative - found.mean) @ basis,
+        residual_norm=typical_norm(positive, negative),
+        identity=activations.identity,
+        weights=counts,
+        lineage={
+            "method": method,
+            "alpha": alpha,
+            "n_pairs": len(positive),
+            "n_protected": len(clear_of),
+            "weights": weights,
+            "temperature": float(temperature),
+            **_found(found),
+            **_source(activations, layer),
+        },
+    )
+
+
+def _require_settings(
+    method: str, alpha: float, weights: WeightMethod | None, temperature: float
+) -> None:
+    """ValueError for a method that is not there and for settings that would change nothing."""
+    if method not in registered():
+        message = f"[subspace] expected a method among {', '.join(registered())}, got {method!r}"
+        raise ValueError(message)
+    if method in _NO_BACKGROUND and alpha != 1.0:
+        message = f"[subspace] expected no alpha with {method}, which has no background"
+        raise ValueError(message)
+    if weights is None and temperature != 1.0:
+        message = "[subspace] expected a temperature with weights only, got one without"
+        raise ValueError(message)
+
+
+def _options(method: str, alpha: float, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The extractor's options; an ensemble's contrastive member has the same alpha as the rest."""
+    options = dict(given)
+    if method == "ensemble" and "contrastive_pca" in options.get("members", MEMBERS):
+        own = dict(options.get("options") or {})
+        own["contrastive_pca"] = {"alpha": alpha, **own.get("contrastive_pca", {})}
+        options["options"] = own
+    return options
+
+
+def _separation_along(found: Extraction, positive: Rows, negative: Rows, layer: int) -> float:
+    """Distance of the class means along the direction; ValueError where it is rounding."""
+    separation = float(mean_difference_of(positive, negative) @ found.direction)
+    if not separation > MIN_SEPARATION * typical_norm(positive, negative):
         message = (
-            f"[subspace] expected 1 <= k <= {min(n_pairs, d_model // 2)} for {n_pairs} pairs of "
-            f"width {d_model}, got {k}"
+            f"[subspace] expected two classes that differ along the direction of {found.method} at "
+            f"block {layer}, got {separation:.1e} between their means; use another method or block"
         )
         raise ValueError(message)
-    centre_positive, centre_negative = positive.mean(axis=0), negative.mean(axis=0)
-    mean = (centre_positive + centre_negative) / 2
-    difference = centre_positive - centre_negative
-    length = float(np.linalg.norm(difference))
-    residual_norm = float(np.linalg.norm(np.concatenate([positive, negative]), axis=1).mean())
-    if length <= _MIN_SEPARATION * max(residual_norm, 1e-30):
+    return separation
+
+
+def _require_room(states: Rows, k: int, n_protected: int) -> None:
+    n_pairs, d_model = states.shape
+    most = min(n_pairs, (d_model - n_protected) // 2)
+    if not 1 <= k <= most:
+        message = (
+            f"[subspace] expected 1 <= k <= {most} for {n_pairs} pairs of width {d_model}"
+            f"{f' and {n_protected} protected dimensions' if n_protected else ''}, got {k}"
+        )
+        raise ValueError(message)
+
+
+def _require_apart(positive: Rows, negative: Rows, layer: int) -> None:
+    length = float(np.linalg.norm(mean_difference_of(positive, negative)))
+    if length <= MIN_SEPARATION * max(typical_norm(positive, negative), 1e-30):
         message = (
             f"[subspace] expected two classes with different means at block {layer}, got a "
             f"mean difference of zero norm ({length:.1e}); use other pairs or another block"
         )
         raise ValueError(message)
-    direction = difference / length
-    common = (positive + negative) / 2
-    # Components are sought where the mean difference does not exist: merely projected out, it would
-    # come back as one of them, with an eigenvalue of zero.
-    mirror = _mirror(direction)
-    values, vectors = contrastive_pca(
-        _reflect(positive - negative, mirror)[:, 1:],
-        _reflect(common - common.mean(axis=0), mirror)[:, 1:],
-    )
-    spectrum, further = values[: 2 * k - 1], vectors.T[: 2 * k - 1]
-    components = _reflect(np.pad(further, ((0, 0), (1, 0))), mirror)  # (2k - 1, d_model)
-    basis = np.column_stack([direction, components.T])
-    return Subspace(
-        layer=layer,
-        mean=mean,
-        basis=basis,
-        half_separation=length / 2,
-        spectrum=spectrum,
-        positive=(positive - mean) @ basis,
-        negative=(negative - mean) @ basis,
-        residual_norm=residual_norm,
-        identity=activations.identity,
-    )
 
 
-def _mirror(direction: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The normal of the plane whose reflection carries a unit vector to the first axis."""
-    normal = direction.copy()
-    normal[0] += np.copysign(1.0, direction[0])
-    return np.asarray(normal / np.linalg.norm(normal))
+def _found(found: Extraction) -> dict[str, Any]:
+    """What the first column's extraction says of itself."""
+    return {
+        "angle_to_mean_difference": found.angle_to_mean_difference,
+        "oriented": found.oriented,
+        "fallback": found.fallback,
+        "reason": found.reason,
+        "extractor": dict(found.details),
+    }
 
 
-def _reflect(rows: NDArray[np.float64], mirror: NDArray[np.float64]) -> NDArray[np.float64]:
-    return rows - 2.0 * np.outer(rows @ mirror, mirror)
+def _source(activations: Activations, layer: int) -> dict[str, Any]:
+    """Which states it was made from; the same states in another container have the same hash."""
+    positive, negative = activations.at(layer)
+    return {
+        "hook_point": getattr(activations, "hook_point", "resid_post"),
+        "activations": artefact.content_hash(
+            {"positive": positive, "negative": negative},
+            {"layer": int(layer), "model": activations.identity.to_json()},
+        ),
+    }
+
+
+def _doubles(tensors: Mapping[str, NDArray[Any]], name: str, ndim: int) -> Rows:
+    value = tensors[name]
+    if value.ndim != ndim or not np.issubdtype(value.dtype, np.floating):
+        message = f"{name} of shape {value.shape} and type {value.dtype}"
+        raise ValueError(message)
+    return value.astype(np.float64)
+
+
+def _require_consistent(found: Subspace) -> None:
+    """ValueError for parts that are no subspace of that model together."""
+    width, columns = found.basis.shape
+    n_pairs = len(found.positive)
+    shapes = {
+        "mean": (found.mean.shape, (found.identity.d_model,)),
+        "basis": (found.basis.shape, (found.identity.d_model, columns)),
+        "spectrum": (found.spectrum.shape, (columns - 1,)),
+        "positive": (found.positive.shape, (n_pairs, columns)),
+        "negative": (found.negative.shape, (n_pairs, columns)),
+        "weights": ((columns,) if found.weights is None else found.weights.shape, (columns,)),
+    }
+    for name, (shape, expected) in shapes.items():
+        if shape != expected:
+            message = f"{name} of shape {shape} instead of {expected}"
+            raise ValueError(message)
+    if columns % 2 or not 2 <= columns <= width or not n_pairs:
+        message = f"{columns} columns of width {width} and {n_pairs} pairs"
+        raise ValueError(message)
+    # 1e-6: float32 files hold orthonormal columns to about 1e-7.
+    if not np.allclose(found.basis.T @ found.basis, np.eye(columns), atol=1e-6):
+        message = "a basis whose columns are not orthonormal"
+        raise ValueError(message)
+    if not (0 <= found.layer < found.identity.n_layers):
+        message = f"block {found.layer} of {found.identity.n_layers}"
+        raise ValueError(message)
+    if found.half_separation <= 0 or found.residual_norm <= 0:
+        message = f"a separation of {found.half_separation} and norms of {found.residual_norm}"
+        raise ValueError(message)

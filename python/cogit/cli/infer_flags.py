@@ -47,7 +47,7 @@ Layers = Annotated[
     str | None,
     typer.Option(
         "--layers",
-        help="Blocks, from 0, half-open: 24-32 is blocks 24..31; 7; 0,4,8-12; all.",
+        help="Blocks, from 0, half-open: 24-32 is blocks 24..31; 7; 0,4,8-12; 50%-75%; all.",
         show_default="all, or the file's",
     ),
 ]

@@ -113,14 +113,15 @@ def _restricted(stored: Intervention, layers: LayerRange | None) -> Intervention
     """The operators on the given blocks; ValueError if the file has none on one of them."""
     if layers is None or layers.blocks is None:
         return stored
-    missing = sorted(set(layers.blocks) - set(stored.layers))
+    wanted = layers.resolve(stored.identity.n_layers) if layers.shares else layers.blocks
+    missing = sorted(set(wanted) - set(stored.layers))
     if missing:
         message = (
             f"[layers] expected blocks that the intervention file has, "
             f"{describe_blocks(stored.layers)}, got {layers} with {describe_blocks(missing)}"
         )
         raise ValueError(message)
-    return replace(stored, operators={block: stored.operators[block] for block in layers.blocks})
+    return replace(stored, operators={block: stored.operators[block] for block in wanted})
 
 
 def kinds(intervention: Intervention) -> list[str]:
