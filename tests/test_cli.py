@@ -57,6 +57,7 @@ COMMANDS = {
         "--prompt",
         "--threads",
     },
+    "presets": {"--help", "--json"},
 }
 
 
