@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cogit.cayley import LowRankCayley, cayley, cayley_power, inverse_cayley, unitarity_deviation
-from cogit.hermitian import check_complex, hermitian, hermitian_parameters
+from cogit.hermitian import check_complex, half_the_digits, hermitian, hermitian_parameters
 
 Family = Literal["dense", "lowrank", "diagonal"]
 
@@ -166,7 +166,7 @@ class DenseCayley(UnitaryModule):
         self, q: int, *, spread: float = SPREAD, seed: int = 0, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__(q)
-        self.free = nn.Parameter(spread * _normal((q, q), seed, dtype))
+        self.free = nn.Parameter(_normal((q, q), spread, seed, dtype))
 
     @classmethod
     def from_generator(cls, generator: Tensor) -> DenseCayley:
@@ -221,7 +221,7 @@ class LowRankUnitary(UnitaryModule):
             message = f"[LowRankUnitary] expected a rank of 1 or more, got {rank!r}"
             raise ValueError(message)
         self.rank = rank
-        self.x = nn.Parameter(_normal((q, rank, 2), seed, dtype) / (2 * q) ** 0.5)
+        self.x = nn.Parameter(_normal((q, rank, 2), (2 * q) ** -0.5, seed, dtype))
         self.y = nn.Parameter(torch.zeros(q, rank, 2, dtype=dtype))
 
     def _form(self, exponent: float) -> tuple[Tensor, ...]:
@@ -255,13 +255,15 @@ class DiagonalPhases(UnitaryModule):
         self, q: int, *, spread: float = SPREAD, seed: int = 0, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__(q)
-        self.phases = nn.Parameter(spread * _normal((q,), seed, dtype))
+        self.phases = nn.Parameter(_normal((q,), spread, seed, dtype))
 
     def _form(self, exponent: float) -> tuple[Tensor, ...]:
         if not bool(torch.isfinite(self.phases.detach()).all()):
             message = "[DiagonalPhases] expected finite phases, got NaN or infinity"
             raise ValueError(message)
-        turns = torch.ceil(self.phases.detach() / (2 * math.pi) - 0.5)
+        # As in geodesic_power, rounding just above π does not turn a half turn around.
+        snap = half_the_digits(self.phases.dtype)
+        turns = torch.ceil((self.phases.detach() - snap) / (2 * math.pi) - 0.5)
         angles = exponent * (self.phases - 2 * math.pi * turns)
         return (torch.complex(angles.cos(), angles.sin()),)
 
@@ -295,13 +297,13 @@ def make_unitary(
     return made(q, spread=spread, seed=seed, dtype=dtype)
 
 
-def _normal(shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> Tensor:
+def _normal(shape: tuple[int, ...], scale: float, seed: int, dtype: torch.dtype) -> Tensor:
     if dtype not in _COMPLEX:
         message = f"[unitary] expected parameters in float32 or float64, got {dtype}"
         raise TypeError(message)
     # Drawn in one dtype, so that both precisions start at the same place.
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return drawn.to(dtype)
+    return (scale * drawn).to(dtype)
 
 
 def _same(kept: Tensor, now: Tensor) -> bool:
