@@ -20,7 +20,12 @@ from torch import Tensor
 
 from cogit.progress import track
 from cogit.training.born_config import BornConfig
-from cogit.training.born_measures import Compared, born_fidelity, centroid, transport
+from cogit.training.born_measures import (
+    Compared,
+    antisymmetric_transport,
+    born_fidelity,
+    centroid,
+)
 from cogit.training.born_states import PairedStates, pair_states
 from cogit.training.cayley_module import UnitaryModule, make_unitary
 from cogit.training.checkpoint import Progress, TrainingState, load_checkpoint, save_checkpoint
@@ -43,8 +48,8 @@ class BornResult:
     module: in evaluation mode. loss_history: the mean loss of each epoch; fidelity_history: the
     mean fidelity of the training pairs as each epoch met them, which is 1 - loss.
     fidelity: on held-out pairs, beside the identity and the shuffled control; **no success**.
-    transport: how far held-out states are carried from their class centroid towards the other
-    (see `born_measures.transport`), 0 for the identity.
+    transport: how far held-out states are carried from the source centroid towards the target's,
+    in their distance, against what the inverse does (see `antisymmetric_transport`).
     states: the pairs as they were used, with the split and the mean that was taken out.
     """
 
@@ -298,8 +303,9 @@ def _result(
     start, end = centroid(on_device.source), centroid(on_device.target)
     reference = torch.cat([on_device.source, on_device.target])
 
-    def carried(turn: Callable[[Tensor], Tensor]) -> float:
-        return float(transport(turn, held_source, start, end, reference).mean())
+    def carried(module: UnitaryModule) -> float:
+        turns = module, module.adjoint
+        return antisymmetric_transport(*turns, held_source, start, end, reference)
 
     turns = (trainer.module, lambda rows: rows, control.module)
     fidelities = [born_fidelity(turn, held_source, held_target) for turn in turns]
@@ -309,7 +315,7 @@ def _result(
         loss_history=tuple(trainer.losses),
         fidelity_history=trainer.fidelities,
         fidelity=Compared(*fidelities),
-        transport=Compared(*(carried(turn) for turn in turns)),
+        transport=Compared(carried(trainer.module), 0.0, carried(control.module)),
         unitarity_deviation=trainer.module.deviation(),
         learning_rate=trainer.learning_rate,
         states=states,

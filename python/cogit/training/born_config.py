@@ -29,8 +29,10 @@ class BornConfig:
     ``factor`` after that many epochs without a better mean loss. clip: the largest gradient norm.
     check_every, tolerance: every so many epochs max |UᴴU - I| must not exceed the tolerance.
     family, rank, spread: the module (see `make_unitary`). held_out: the share of pairs never
-    trained on. centred: take the mean of all training states out before normalising, so that the
-    identity is no near-optimum by their common part. precision: of the states.
+    trained on. centred: take the mean of all training states out before normalising. The identity
+    is then no near-optimum; but the classes lie opposite each other, their states are the same up
+    to sign, and the loss, which sees no sign, finds a half turn that goes both ways alike.
+    precision: of the states.
     """
 
     epochs: int = 100

@@ -56,6 +56,20 @@ def transport(turn: Turn, states: Tensor, start: Tensor, end: Tensor, reference:
     return ((moved @ difference.conj()) / difference.abs().square().sum()).real
 
 
+def antisymmetric_transport(
+    turn: Turn, back: Turn, states: Tensor, start: Tensor, end: Tensor, reference: Tensor
+) -> float:
+    """Half the mean difference of the `transport` of U and of its inverse ``back`` on the same
+    states.
+
+    1 for a small rotation from one centroid to the other; 0 for the identity, and for what
+    exchanges the classes and is its own inverse, such as a half turn or a reflection: the transport
+    of U alone is 1 for these too. This is the measure that predicts behaviour, on states.
+    """
+    there, reverse = (transport(t, states, start, end, reference) for t in (turn, back))
+    return float((there - reverse).mean() / 2)
+
+
 def centroid(states: Tensor) -> Tensor:
     """The mean of unit states (n, q): (q,), not normalised."""
     return states.mean(dim=0)

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 Direction = Literal["negative_to_positive", "positive_to_negative"]
 DIRECTIONS: tuple[Direction, Direction] = ("negative_to_positive", "positive_to_negative")
-# Transport is in units of the distance of the centroids; a hundredth of it is no direction.
-_CLEAR = 0.01
+# Transport is in units of the distance of the centroids: less than this is no direction. A rotation
+# by θ between them has 2 (1 + cos θ) more by its own names than exchanged.
+_CLEAR, _MARGIN = 0.01, 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,27 +83,40 @@ class Polarity:
 
     own: mean transport towards the class that it claims to reach, in centroid distances, of both
     directions in the order of DIRECTIONS. other: of the operator of the other direction on the same
-    states. error: twice the standard error of each entry of ``own``.
+    states. error: twice the standard error of each entry of ``own``; margin_error: of the sum of
+    the paired differences, own - other.
     """
 
     own: tuple[float, float]
     other: tuple[float, float]
     error: tuple[float, float]
+    margin_error: float
+
+    @property
+    def margin(self) -> float:
+        """By how much the names do better than exchanged, both directions added."""
+        return sum(self.own) - sum(self.other)
 
     @property
     def verdict(self) -> Literal["right", "swapped", "unclear"]:
-        """Swapped where the names do better exchanged; right where each clearly approaches."""
-        margin = sum(self.own) - sum(self.other)
-        if margin < -_CLEAR and max(self.other) > _CLEAR:
+        """Right where each approaches, swapped where each would if the names were exchanged.
+
+        Unclear where an operator does next to nothing, and near a half turn between the centroids,
+        which both do alike: centred classes lie opposite each other, and there it is what the Born
+        loss finds.
+        """
+        enough = max(_MARGIN, self.margin_error)
+        if self.margin < -enough and min(self.other) > _CLEAR:
             return "swapped"
         approaches = all(
             value > max(_CLEAR, error) for value, error in zip(self.own, self.error, strict=True)
         )
-        return "right" if approaches and margin > _CLEAR else "unclear"
+        return "right" if approaches and self.margin > enough else "unclear"
 
     def to_json(self) -> dict[str, Any]:
         rows = zip(DIRECTIONS, self.own, self.other, self.error, strict=True)
-        return {"verdict": self.verdict} | {
+        head = {"verdict": self.verdict, "margin": self.margin}
+        return head | {
             name: {"own": own, "other": other, "two_standard_errors": error}
             for name, own, other, error in rows
         }
@@ -118,7 +132,7 @@ def polarity(
     """
     centroids = centroid(train[0]), centroid(train[1])
     reference = torch.cat(train)
-    own, other, error = [], [], []
+    own, other, error, variance = [], [], [], 0.0
     for start, direction in enumerate(DIRECTIONS):
         measure = partial(
             transport,
@@ -128,10 +142,17 @@ def polarity(
             reference=reference,
         )
         moved = measure(partial(pair.turn, direction)).double()
+        exchanged = measure(partial(pair.turn, DIRECTIONS[1 - start])).double()
         own.append(float(moved.mean()))
+        other.append(float(exchanged.mean()))
         error.append(2 * float(moved.std()) / len(moved) ** 0.5)
-        other.append(float(measure(partial(pair.turn, DIRECTIONS[1 - start])).mean()))
-    return Polarity((own[0], own[1]), (other[0], other[1]), (error[0], error[1]))
+        variance += float((moved - exchanged).var()) / len(moved)
+    return Polarity(
+        own=(own[0], own[1]),
+        other=(other[0], other[1]),
+        error=(error[0], error[1]),
+        margin_error=2 * variance**0.5,
+    )
 
 
 def check_polarity(
@@ -152,7 +173,7 @@ def check_polarity(
     if found.verdict == "unclear":
         message = (
             f"[polarity] expected each operator to carry its own class towards the other, got no "
-            f"clear direction ({told}); train longer, on more pairs, or on centred states"
+            f"clear direction ({told}); train longer, on more pairs, and not on centred states"
         )
         raise ValueError(message)
     return found
