@@ -73,6 +73,7 @@ COMMANDS = {
         "--temperature",
         "--weights",
     },
+    "presets": {"--help", "--json"},
 }
 
 

@@ -23,6 +23,7 @@ LEVELS = [
         "positions",
         "progress",
         "pairs",
+        "presets",
         "run_folder",
         "_core",
     },
@@ -32,7 +33,16 @@ LEVELS = [
     {"operators"},
     {"intervention"},
     {"backends", "verify"},
-    {"evaluation", "manifest", "report", "parity", "demo", "doctor", "inspection"},
+    {
+        "evaluation",
+        "training",
+        "manifest",
+        "report",
+        "parity",
+        "demo",
+        "doctor",
+        "inspection",
+    },
     {"cli"},
 ]
 HEAVY = ["torch", "transformers", "llama_cpp", "scipy", "matplotlib", "rich", "typer", "pydantic"]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from cogit.operators import LowRank
+from cogit.training.cayley_module import DenseCayley
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,6 +25,7 @@ _LEARNING_RATE = 1e-3
 _WEIGHT_DECAY = 1e-4
 _CLIP = 1.0
 _BATCH = 10
+_SPREAD = 0.01
 
 
 @dataclass(frozen=True)
@@ -68,20 +70,23 @@ def train_source_method(
     projection = torch.randn(d_model, q, generator=generator, dtype=torch.complex64)
     projection = projection / projection.norm(dim=0, keepdim=True)
     states = [_encode(torch.from_numpy(x.astype(np.float32)), projection) for x in (source, target)]
-    parts = [(0.01 * torch.randn(q, q, generator=generator)).requires_grad_() for _ in range(2)]
-    optimizer = torch.optim.Adam(parts, lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    # The draws of two squares, of which their method uses the upper triangles.
+    real, imaginary = (_SPREAD * torch.randn(q, q, generator=generator) for _ in range(2))
+    module = DenseCayley(q, spread=0.0)
+    module.load_state_dict({"free": real.triu().T + imaginary.triu(1)})
+    optimizer = torch.optim.Adam(module.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     for _ in range(epochs):
         order = torch.randperm(len(source), generator=generator)
         for start in range(0, len(source), _BATCH):
             rows = order[start : start + _BATCH]
-            loss = 1.0 - _fidelity(_cayley(*parts), states[0][rows], states[1][rows])
+            loss = 1.0 - _fidelity(module, states[0][rows], states[1][rows])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(parts, _CLIP)
+            torch.nn.utils.clip_grad_norm_(module.parameters(), _CLIP)
             optimizer.step()
+    module.eval()
     with torch.no_grad():
-        unitary = _cayley(*parts)
-        return SourceMethod(projection, unitary, float(_fidelity(unitary, *states)))
+        return SourceMethod(projection, module.unitary(), float(_fidelity(module, *states)))
 
 
 def _encode(states: torch.Tensor, projection: torch.Tensor) -> torch.Tensor:
@@ -90,15 +95,6 @@ def _encode(states: torch.Tensor, projection: torch.Tensor) -> torch.Tensor:
     return normalised
 
 
-def _cayley(real: torch.Tensor, imaginary: torch.Tensor) -> torch.Tensor:
-    symmetric = real.triu() + real.triu(1).T
-    skew = imaginary.triu(1) - imaginary.triu(1).T
-    hermitian = torch.complex(symmetric, skew)
-    eye = torch.eye(len(real), dtype=hermitian.dtype)
-    unitary: torch.Tensor = torch.linalg.solve(eye - 1j * hermitian, eye + 1j * hermitian)
-    return unitary
-
-
-def _fidelity(unitary: torch.Tensor, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    overlaps = (target.conj() * (source @ unitary.T)).sum(dim=-1)
+def _fidelity(module: DenseCayley, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    overlaps: torch.Tensor = (target.conj() * module(source)).sum(dim=-1)
     return overlaps.abs().square().mean()
