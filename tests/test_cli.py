@@ -57,6 +57,25 @@ COMMANDS = {
         "--prompt",
         "--threads",
     },
+    "sweep": {
+        "--activations",
+        "--alpha",
+        "--backend",
+        "--device",
+        "--dtype",
+        "--folds",
+        "--help",
+        "--json",
+        "--layers",
+        "--model",
+        "--out",
+        "--pairs",
+        "--permutations",
+        "--plot",
+        "--repeats",
+        "--seed",
+        "--threads",
+    },
 }
 
 
@@ -76,6 +95,7 @@ def flags_of(command: Any) -> set[str]:
         ("cogit.cli.main", ["doctor", "--help"]),
         ("cogit.cli.main", ["inspect", "--help"]),
         ("cogit.cli.main", ["parity", "--help"]),
+        ("cogit.cli.main", ["sweep", "--help"]),
         ("cogit.cli.infer", ["--help"]),
     ],
 )

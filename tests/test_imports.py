@@ -26,8 +26,9 @@ LEVELS = [
         "run_folder",
         "_core",
     },
-    {"affine", "reference", "artefact", "identity", "sampling", "hermitian", "cayley"},
-    {"kernels", "activations"},
+    {"affine", "reference", "artefact", "identity", "sampling", "hermitian", "cayley"}
+    | {"latest", "separation"},
+    {"kernels", "activations"} | {"states", "states_json", "sweep", "sweep_report", "sweep_result"},
     {"subspace"},
     {"operators"},
     {"intervention"},
