@@ -219,6 +219,15 @@ def test_too_few_pairs_are_refused_by_number() -> None:
     assert sweep.verdict == "effect"
 
 
+def test_a_pair_given_twice_is_refused() -> None:
+    """Both copies of a pair would be held out apart and swapped apart."""
+    states = gaussian(0, (0.0,))
+    for array in (states.positive, states.negative):
+        array[:, 20] = array[:, 4]
+    with pytest.raises(ValueError, match="as numbers 4 and 20"):
+        sweep_layers(states, permutations=100)
+
+
 # ---- results ----
 
 

@@ -12,6 +12,7 @@ All of it works in the pairs' Gram matrix: a swap is a sign, and thousands of sw
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -87,12 +88,16 @@ def sweep_layers(
     Holm, not knowing that neighbouring blocks repeat each other, errs less often. A block that does
     not exist costs more here than one that is missed.
 
-    Raises ValueError for unrecorded blocks, states that are not finite, and where no result could
-    reach alpha: too few pairs or permutations.
+    Pairs are taken as independent of each other; pairs that repeat a text with small changes are
+    less evidence than their number says.
+
+    Raises ValueError for unrecorded blocks, states that are not finite, a pair given twice, and
+    where no result could reach alpha: too few pairs or permutations.
     """
     blocks = _choose(states.layers, layers)
     n_pairs = len(states.at(blocks[0])[0])
     _check(n_pairs, len(blocks), permutations, folds, repeats, alpha)
+    _require_distinct(*states.at(blocks[-1]))
     rng = np.random.default_rng(seed)
     signs = np.ones((1 + permutations, n_pairs))
     signs[1:] -= 2.0 * rng.integers(0, 2, (permutations, n_pairs))
@@ -186,6 +191,20 @@ def _check(
             f"{alpha:g}, got {permutations}: no smaller number can reach it"
         )
         raise ValueError(message)
+
+
+def _require_distinct(positive: NDArray[np.float32], negative: NDArray[np.float32]) -> None:
+    """ValueError for a pair that comes twice: swapped and held out apart, it is false evidence."""
+    seen: dict[bytes, int] = {}
+    for number, rows in enumerate(zip(positive, negative, strict=False)):
+        digest = hashlib.sha256(b"".join(row.tobytes() for row in rows)).digest()
+        first = seen.setdefault(digest, number)
+        if first != number:
+            message = (
+                f"[sweep] expected different pairs, got one with equal states twice, as numbers "
+                f"{first} and {number} from 0; leave out the repeats"
+            )
+            raise ValueError(message)
 
 
 def _gram(block: int, positive: NDArray[np.float32], negative: NDArray[np.float32]) -> Floats:
