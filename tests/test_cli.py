@@ -74,6 +74,25 @@ COMMANDS = {
         "--weights",
     },
     "presets": {"--help", "--json"},
+    "sweep": {
+        "--activations",
+        "--alpha",
+        "--backend",
+        "--device",
+        "--dtype",
+        "--folds",
+        "--help",
+        "--json",
+        "--layers",
+        "--model",
+        "--out",
+        "--pairs",
+        "--permutations",
+        "--plot",
+        "--repeats",
+        "--seed",
+        "--threads",
+    },
 }
 
 
@@ -94,6 +113,7 @@ def flags_of(command: Any) -> set[str]:
         ("cogit.cli.main", ["inspect", "--help"]),
         ("cogit.cli.main", ["parity", "--help"]),
         ("cogit.cli.main", ["subspace", "--help"]),
+        ("cogit.cli.main", ["sweep", "--help"]),
         ("cogit.cli.infer", ["--help"]),
     ],
 )

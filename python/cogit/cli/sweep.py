@@ -1,0 +1,156 @@
+"""``cogit sweep``: at which block two classes differ, with permutation p-values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cogit.cli.console import print_json, say
+from cogit.cli.loading import BackendChoice, Dtype, ModelSource, Runtime, open_model
+
+if TYPE_CHECKING:
+    from cogit.activations import Activations
+    from cogit.layers import LayerRange
+    from cogit.sweep_result import Sweep
+
+NAME = "sweep"
+
+
+def command(
+    activations: Annotated[
+        Path | None, typer.Option(help="Recorded states; instead of --pairs and a model.")
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Contrast pairs, recorded with the model at every block.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or hub id (transformers), GGUF file (llamacpp); with --pairs.",
+            show_default="COGIT_MODEL, else the demo model",
+        ),
+    ] = None,
+    backend: Annotated[BackendChoice, typer.Option(help="What runs the model.")] = (
+        BackendChoice.transformers
+    ),
+    layers: Annotated[
+        str, typer.Option(help="Blocks, from 0, half-open: 24-32 is blocks 24..31; or all.")
+    ] = "all",
+    permutations: Annotated[int, typer.Option(help="Random swaps of labels within pairs.")] = 2000,
+    folds: Annotated[int, typer.Option(help="Parts of the pairs, each held out once.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Partitions into folds, averaged.")] = 5,
+    alpha: Annotated[float, typer.Option(help="Level of the verdict.")] = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the folds and the swaps.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="New folder for sweep.json, sweep.md, sweep.png and recorded states; "
+            "latest-sweep.json beside it then names it."
+        ),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG file for the plot.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Of the weights; transformers only.")] = Dtype.f32,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads.", show_default="the library's choice")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say at which block the two classes differ, on held-out pairs. It may be at none."""
+    from cogit.artefact import write_bytes
+    from cogit.layers import LayerRange
+    from cogit.sweep import sweep_layers
+    from cogit.sweep_report import plot_scores
+
+    chosen = LayerRange.parse(layers)
+    runtime = Runtime(device=device, dtype=dtype, threads=threads)
+    _require_one_source(activations, pairs, model)
+    _require_new(out)
+    if activations is not None:
+        from cogit.activations import Activations
+
+        states = Activations.load(activations)
+        say("states", str(activations))
+    else:
+        assert pairs is not None
+        states = _record(pairs, ModelSource.choose(backend, model), backend, runtime, chosen)
+    sweep = sweep_layers(
+        states,
+        chosen,
+        permutations=permutations,
+        folds=folds,
+        repeats=repeats,
+        seed=seed,
+        alpha=alpha,
+        show_progress=True,
+    )
+    facts = sweep.to_json()
+    if plot is not None:
+        write_bytes(plot, plot_scores(sweep))
+        say("plot", str(plot))
+    if out is not None:
+        _write_run(sweep, states, out, recorded=activations is None)
+        say("run folder", str(out))
+        facts["out"] = str(out)
+    if json_output:
+        print_json(facts)
+    else:
+        _print_table(sweep)
+
+
+def _require_one_source(activations: Path | None, pairs: Path | None, model: str | None) -> None:
+    if (activations is None) == (pairs is None):
+        message = "[sweep] expected either --activations or --pairs (with --model), got "
+        raise ValueError(message + ("neither" if pairs is None else "both"))
+    if activations is not None and model is not None:
+        message = "[sweep] expected no --model beside --activations, which are recorded already"
+        raise ValueError(message)
+
+
+def _require_new(out: Path | None) -> None:
+    """Before a model runs for minutes: the folder would be refused afterwards."""
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        message = f"[run] expected an empty or new folder, got {out}, which exists; name another"
+        raise FileExistsError(message)
+
+
+def _record(
+    pairs: Path, source: ModelSource, backend: BackendChoice, runtime: Runtime, chosen: LayerRange
+) -> Activations:
+    """All blocks in one pass of one loaded model."""
+    from cogit.activations import record
+    from cogit.cli.loading import display_name
+    from cogit.pairs import load_pairs
+
+    texts = load_pairs(pairs)
+    say("model", f"{display_name(source)}, from {source.origin}")
+    with open_model(backend, source.path, runtime) as loaded:
+        say("recording", f"{len(texts)} pairs, blocks {chosen}")
+        return record(loaded, texts, chosen)
+
+
+def _write_run(sweep: Sweep, states: Activations, out: Path, *, recorded: bool) -> None:
+    from cogit.latest import point_latest
+    from cogit.run_folder import new_run_folder
+    from cogit.sweep_report import write_sweep
+
+    with new_run_folder(out) as working:
+        write_sweep(sweep, working)
+        if recorded:
+            states.save(working / "activations.safetensors")
+    point_latest(out.absolute().parent, "sweep", out.absolute())
+
+
+def _print_table(sweep: Sweep) -> None:
+    from cogit.sweep_report import HEADER, rows_of
+    from cogit.sweep_result import CAUTION
+
+    rows = [HEADER, *rows_of(sweep)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    print(sweep.describe())
+    print(CAUTION)

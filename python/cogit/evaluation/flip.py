@@ -1,0 +1,195 @@
+"""Flip rate: how many held-out states an operator carries to the other class's side.
+
+The sides are the half-spaces of a boundary learned on training states alone: the sign of the
+projection on a direction, from a middle point. With the mean difference as direction and the mean
+of the class means as middle this is the nearest centroid. A flip rate says that an operator moves
+states as it was asked to, not that the text changes: hold it against the same operator fitted to
+shuffled labels and against the identity, and judge by generated text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cogit.operators.base import Operator
+from cogit.reference import affine_apply
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from cogit.subspace import Subspace
+
+Move = Callable[["NDArray[np.float64]"], "ArrayLike"]
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The plane between two classes: a state is positive where (h - middle)·direction > 0.
+
+    middle, direction: (d_model,); the direction points from negative to positive, of any length.
+    """
+
+    middle: NDArray[np.float64]
+    direction: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        good = self.middle.shape == self.direction.shape and self.direction.ndim == 1
+        if not (good and np.isfinite(self.middle).all() and np.isfinite(self.direction).all()):
+            message = (
+                f"[flip] expected a finite middle and direction (d_model,), got "
+                f"{self.middle.shape} and {self.direction.shape} or values that are not finite"
+            )
+            raise ValueError(message)
+        if not self.direction.any():
+            message = "[flip] expected a direction, got zero: the classes have one mean"
+            raise ValueError(message)
+
+    @classmethod
+    def between(cls, positive: ArrayLike, negative: ArrayLike) -> Boundary:
+        """Nearest centroid of training states (n, d_model)."""
+        plus, minus = (_rows(name, x).mean(axis=0) for name, x in _named(positive, negative))
+        return cls((plus + minus) / 2, plus - minus)
+
+    @classmethod
+    def of_subspace(cls, subspace: Subspace) -> Boundary:
+        """The mean and first direction of a subspace fitted to training states."""
+        return cls(subspace.mean, subspace.direction)
+
+    def is_positive(self, states: ArrayLike) -> NDArray[np.bool_]:
+        """For each row (n, d_model); a state on the plane is on neither side, so False."""
+        return np.asarray((np.asarray(states, np.float64) - self.middle) @ self.direction > 0)
+
+    def is_negative(self, states: ArrayLike) -> NDArray[np.bool_]:
+        """As ``is_positive``, for the other side."""
+        return np.asarray((np.asarray(states, np.float64) - self.middle) @ self.direction < 0)
+
+
+@dataclass(frozen=True)
+class Share:
+    """``count`` of ``n`` with its Wilson score interval at 95 % (Wilson 1927)."""
+
+    count: int
+    n: int
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, hits: NDArray[np.bool_]) -> Share:
+        from scipy.stats import binomtest
+
+        count, n = int(hits.sum()), int(hits.size)
+        interval = binomtest(count, n).proportion_ci(confidence_level=0.95, method="wilson")
+        return cls(count, n, float(interval.low), float(interval.high))
+
+    @property
+    def rate(self) -> float:
+        return self.count / self.n
+
+
+@dataclass(frozen=True)
+class FlipRate:
+    """Shares of held-out states on the other class's side.
+
+    to_positive: of negative states, after the operator. to_negative: of positive states, after its
+    reverse. both: the two pooled. before: pooled, without any operator: what the boundary gets
+    wrong, below which no flip rate means anything.
+    """
+
+    to_positive: Share
+    to_negative: Share
+    both: Share
+    before: Share
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            name: asdict(share) | {"rate": share.rate}
+            for name, share in (
+                ("to_positive", self.to_positive),
+                ("to_negative", self.to_negative),
+                ("both", self.both),
+                ("before", self.before),
+            )
+        }
+
+
+def held_out_flip_rate(
+    operator: Operator | Move,
+    positive: ArrayLike,
+    negative: ArrayLike,
+    boundary: Boundary,
+    *,
+    strength: float = 1.0,
+    reverse: Operator | Move | None = None,
+) -> FlipRate:
+    """Move held-out states with an operator and count those on the other class's side.
+
+    operator: applied to the negative states at ``strength``; or any function of rows (n, d_model).
+    positive, negative: held-out states (n, d_model), which neither the operator nor the boundary
+    may have seen. boundary: from training states alone. reverse: applied to the positive states;
+    by default the operator at -strength, so that a function needs one.
+
+    Raises ValueError for shapes that do not fit, states that are not finite (before or after), and
+    a function without a reverse.
+    """
+    plus, minus = (_rows(name, x) for name, x in _named(positive, negative))
+    backward: Operator | Move
+    if reverse is not None:
+        backward, back_strength = reverse, strength
+    elif isinstance(operator, Operator):
+        backward, back_strength = operator, -strength
+    else:
+        message = "[flip] expected a reverse beside a function, got none; give reverse="
+        raise ValueError(message)
+    up = boundary.is_positive(_moved(operator, minus, strength))
+    down = boundary.is_negative(_moved(backward, plus, back_strength))
+    wrong = np.concatenate([boundary.is_positive(minus), boundary.is_negative(plus)])
+    return FlipRate(
+        Share.of(up), Share.of(down), Share.of(np.concatenate([up, down])), Share.of(wrong)
+    )
+
+
+def split_rows(
+    n: int, *, held_out: float = 0.5, seed: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row numbers of training and of held-out pairs, drawn at random, each sorted.
+
+    held_out: the share held out, rounded, at least one row on either side. ValueError if n < 2 or
+    the share is not between 0 and 1.
+    """
+    if n < 2 or not 0 < held_out < 1:
+        message = (
+            f"[flip] expected at least 2 rows and a share between 0 and 1, got {n} and {held_out}"
+        )
+        raise ValueError(message)
+    n_held = min(max(round(n * held_out), 1), n - 1)
+    order = np.random.default_rng(seed).permutation(n)
+    return np.sort(order[n_held:]), np.sort(order[:n_held])
+
+
+def _moved(
+    move: Operator | Move, rows: NDArray[np.float64], strength: float
+) -> NDArray[np.float64]:
+    if isinstance(move, Operator):
+        after = affine_apply(move.fold(strength), rows)
+    else:
+        after = np.asarray(move(rows), dtype=np.float64)
+    if after.shape != rows.shape or not np.isfinite(after).all():
+        message = f"[flip] expected finite moved states {rows.shape}, got {after.shape} or others"
+        raise ValueError(message)
+    return after
+
+
+def _named(positive: ArrayLike, negative: ArrayLike) -> tuple[tuple[str, ArrayLike], ...]:
+    return ("positive", positive), ("negative", negative)
+
+
+def _rows(name: str, states: ArrayLike) -> NDArray[np.float64]:
+    rows = np.asarray(states, dtype=np.float64)
+    if rows.ndim != 2 or 0 in rows.shape or not np.isfinite(rows).all():
+        message = f"[flip] expected finite {name} states (n, d_model), got {rows.shape} or others"
+        raise ValueError(message)
+    return rows
