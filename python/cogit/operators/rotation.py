@@ -44,8 +44,8 @@ class Rotation(Operator):
     its own norm back.
 
     Unlike the unitary on the lifted state it reads the whole plane from the token, so it has an
-    exact inverse at every angle, of condition 1, and strengths add. About zero it keeps norms without
-    a restore, where the whole turn is made: a position's share of it, as a ramp gives, is a chord.
+    exact inverse at every angle, of condition 1, and strengths add. A whole turn about zero keeps
+    norms by itself; a share of its change, where rows have strengths of their own, does not.
     """
 
     plane: NDArray[np.float64]
