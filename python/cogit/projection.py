@@ -30,6 +30,8 @@ _KIND = "projection"
 _MAX_ENTRIES = 2**30
 # complex64 columns have unit norm to 1e-7; what is read from elsewhere may be half precision.
 _UNIT = 1e-3
+# How far C C⁺ may be from I; a decoded row is off by as much.
+_INVERSE = 1e-5
 
 
 def _real_component(z: Complex) -> Real:
@@ -140,14 +142,21 @@ class Projection:
         adjoint = wide.conj().T
         try:
             if self.lost_range:
-                return np.asarray(np.linalg.solve(adjoint @ wide, adjoint))
-            return np.asarray(np.linalg.solve(wide @ adjoint, wide).conj().T)
-        except np.linalg.LinAlgError as error:
+                inverse = np.linalg.solve(adjoint @ wide, adjoint)
+                product = inverse @ wide
+            else:
+                inverse = np.linalg.solve(wide @ adjoint, wide).conj().T
+                product = wide @ inverse
+            full = np.abs(product - np.eye(len(product))).max() <= _INVERSE
+        except np.linalg.LinAlgError:
+            full = False
+        if not full:
             message = (
                 f"[projection] expected {self.input_dim} x {self.quantum_dim} entries of full "
-                f"rank, got dependent rows; draw another"
+                f"rank, got dependent ones; draw another"
             )
-            raise ValueError(message) from error
+            raise ValueError(message)
+        return np.asarray(inverse)
 
     def encode(self, h: ArrayLike) -> tuple[Complex, Real]:
         """Unit states (..., quantum_dim) and norms (...,) of rows (..., input_dim).
