@@ -57,6 +57,21 @@ COMMANDS = {
         "--prompt",
         "--threads",
     },
+    "reverse": {
+        "--backend",
+        "--device",
+        "--draws",
+        "--dtype",
+        "--help",
+        "--intervention",
+        "--json",
+        "--model",
+        "--opposite",
+        "--pairs",
+        "--prompts",
+        "--seed",
+        "--threads",
+    },
 }
 
 
