@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,9 +20,11 @@ from cogit.cli.loading import (
 )
 
 if TYPE_CHECKING:
-    from cogit.evaluation.reverse import Draws, LayerReversal, LogitReversal, ReverseReport
+    from cogit.evaluation.reverse import LayerReversal, ReverseReport
+    from cogit.evaluation.reverse_logits import LogitReversal
     from cogit.evaluation.statistics import Interval
-    from cogit.evaluation.undo import Undo
+    from cogit.evaluation.undo import Draws, Undo
+    from cogit.pairs import ContrastPair
 
 NAME = "reverse"
 
@@ -81,19 +84,15 @@ def command(
     stored = Intervention.load(intervention)
     other = None if opposite is None else Intervention.load(opposite)
     contrast = None if pairs is None else load_pairs(pairs)
-    if prompts is not None:
-        texts = _lines(prompts)
-    else:
-        texts = [text for pair in contrast or () for text in (pair.positive, pair.negative)]
+    texts = _texts(contrast) if prompts is None else _lines(prompts)
     source = ModelSource.choose(backend, model)
     runtime = Runtime(device=device, dtype=dtype, threads=threads)
     with open_model(backend, source.path, runtime) as loaded:
         say("model", f"{source.path} ({source.origin})")
         say("intervention", stored.describe())
         stored.identity.require_same_shape(loaded.identity)
-        activations = None
-        if contrast is not None:
-            activations = record(loaded, contrast, LayerRange.of(stored.layers))
+        blocks = LayerRange.of(stored.layers)
+        activations = None if contrast is None else record(loaded, contrast, blocks)
         report = reverse(
             loaded,
             stored,
@@ -109,6 +108,10 @@ def command(
         print_json({"model": source.path, "backend": backend.value, **facts, **asdict(report)})
     else:
         _print(report)
+
+
+def _texts(contrast: Sequence[ContrastPair] | None) -> list[str]:
+    return [text for pair in contrast or () for text in (pair.positive, pair.negative)]
 
 
 def _lines(source: Path) -> list[str]:

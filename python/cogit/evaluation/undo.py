@@ -41,6 +41,24 @@ class Undo:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Draws:
+    """A random control: the undo ratio of several draws."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+    edit: float
+
+    @classmethod
+    def of(cls, values: Sequence[float], n: int, edit: float = 0.0) -> Draws:
+        """The values that could be had of ``n`` draws."""
+        if not values:
+            return cls(None, None, None, n, edit)
+        return cls(float(np.mean(values)), min(values), max(values), n, edit)
+
+
 def by_affine(affine: Affine) -> Back:
     """Take back by another map, such as the opposite strength."""
 
