@@ -70,14 +70,19 @@ def about(
 
 
 def compose(outer: Factors, inner: Factors) -> Factors:
-    """``inner`` first, then ``outer``, as one affine of the summed rank."""
+    """``inner`` first, then ``outer``, as one affine of the summed rank, d_model at most."""
     mixed = inner.B @ outer.A.T  # (inner rank, outer rank)
-    return Factors(
+    joined = Factors(
         A=np.concatenate([inner.A, outer.A + mixed.T @ inner.A]),
         a0=np.concatenate([inner.a0, outer.a0 + outer.A @ inner.c + mixed.T @ inner.a0]),
         B=np.concatenate([inner.B, outer.B]),
         c=inner.c + outer.c,
     )
+    rank, d_model = joined.A.shape
+    if rank <= d_model:
+        return joined
+    whole = joined.A.T @ joined.B
+    return Factors(np.eye(d_model), np.zeros(d_model), whole, joined.constant)
 
 
 def condition(factors: Factors) -> float:
