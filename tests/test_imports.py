@@ -36,6 +36,7 @@ LEVELS = [
         "hermitian",
         "cayley",
         "latest",
+        "projection",
         "separation",
     },
     {"kernels", "activations", "states", "states_json", "sweep", "sweep_report", "sweep_result"},

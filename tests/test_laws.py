@@ -153,6 +153,8 @@ def masked(operator: Operator, run: Run) -> Subject:
 @pytest.mark.parametrize("path", RUNS)
 @pytest.mark.parametrize("kind", registered())
 def test_laws(kind: str, path: str, dial: Callable[[Operator, Run], Subject], d_model: int) -> None:
+    if kind == "dense":  # a map of full rank: products of 896 x 896 for every row are seconds
+        d_model = min(d_model, 128)
     for seed in range(3):
         operator = registered()[kind].example(d_model, seed)
         subject = dial(operator, RUNS[path])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,16 @@ from cogit import reference
 from cogit.operators import (
     Ablation,
     Additive,
+    AffineEdit,
     Commitment,
+    Diagonal,
+    Householder,
     LowRank,
     Operator,
     Random,
+    Rotation,
     Unitary,
+    fit_operator,
     portable_random,
 )
 from cogit.operators.base import random_basis, register
@@ -164,6 +170,114 @@ def test_a_right_angle_clamps(subspace: Subspace) -> None:
     np.testing.assert_allclose(after @ subspace.direction, subspace.half_separation, atol=1e-5)
 
 
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_affine_edit(h: Array, strength: float) -> None:
+    operator = AffineEdit.example(D_MODEL, 3)
+    r, baseline = operator.vector, operator.baseline
+
+    def project(x: Array) -> Array:
+        return np.outer(x @ r, r) / (r @ r)
+
+    edited = h - project(h) + project(baseline[None]) + 1.5 * r
+    check(operator, strength, h + strength * (edited - h), h)
+
+
+def test_affine_edit_sets_the_level(subspace: Subspace) -> None:
+    """Target 0 is the negative class's mean component, 1 the positive one's, for every token."""
+    h = 5.0 * rows(9, subspace.mean.size).astype(np.float64)
+    u, half = subspace.direction, subspace.half_separation
+    for target in (0.0, 0.5, 1.0):
+        operator = AffineEdit.fit(subspace, target=target)
+        after = reference.affine_apply(operator.fold(1.0), h) - subspace.mean
+        np.testing.assert_allclose(after @ u, (2 * target - 1) * half, atol=1e-5)
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_householder(h: Array, strength: float) -> None:
+    operator = Householder.example(D_MODEL, 3)
+    expected = h.copy()
+    for direction in operator.directions.T:
+        expected -= 2 * strength * ((h - operator.mean) @ direction)[:, None] * direction
+    check(operator, strength, expected, h)
+
+
+def test_a_reflection_exchanges_the_classes(subspace: Subspace) -> None:
+    """H is orthogonal about the mean, its own inverse, and sends one class mean to the other."""
+    fold = Householder.fit(subspace).fold(1.0)
+    means = subspace.mean + np.outer([1, -1], subspace.steering_vector)
+    np.testing.assert_allclose(reference.affine_apply(fold, means), means[::-1], atol=1e-5)
+    h = rows(9, subspace.mean.size).astype(np.float64)
+    once = reference.affine_apply(fold, h)
+    np.testing.assert_allclose(reference.affine_apply(fold, once), h, atol=1e-5)
+    lengths = [np.linalg.norm(x - subspace.mean, axis=1) for x in (h, once)]
+    np.testing.assert_allclose(lengths[1], lengths[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("restore", [False, True])
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_rotation(h: Array, strength: float, restore: bool) -> None:
+    drawn = Rotation.example(D_MODEL, 2)
+    operator = Rotation(drawn.plane, drawn.angle, drawn.mean, restore)
+    first, second = operator.plane.T
+    turned = math.radians(50.0) * strength
+    x, y = ((h - operator.mean) @ v for v in (first, second))
+    expected = h + np.outer(math.cos(turned) * x - math.sin(turned) * y - x, first)
+    expected += np.outer(math.sin(turned) * x + math.cos(turned) * y - y, second)
+    if restore:
+        expected *= (np.linalg.norm(h, axis=1) / np.linalg.norm(expected, axis=1))[:, None]
+    check(operator, strength, expected, h)
+
+
+def test_rotation_fits(subspace: Subspace) -> None:
+    """About zero norms stay, and neutral tokens move toward u; about the mean they stay."""
+    h = rows(9, subspace.mean.size).astype(np.float64)
+    after = reference.affine_apply(Rotation.fit(subspace, angle=40.0).fold(1.0), h)
+    np.testing.assert_allclose(
+        np.linalg.norm(after, axis=1), np.linalg.norm(h, axis=1), rtol=FLOAT32
+    )
+    neutral = subspace.mean[None]
+    moved = {
+        plane: reference.affine_apply(fit_operator(subspace, "rotation", plane=plane).fold(1.0), x)
+        for plane, x in (("mean", neutral), ("component", neutral))
+    }
+    assert (moved["mean"] - neutral)[0] @ subspace.direction > 1.0
+    np.testing.assert_allclose(moved["component"], neutral, atol=1e-5)
+    with pytest.raises(ValueError, match="expected a plane among mean, component, got 'other'"):
+        fit_operator(subspace, "rotation", plane="other")
+    flat = dataclasses.replace(subspace, mean=2.0 * subspace.direction)
+    with pytest.raises(ValueError, match="use plane='component'"):
+        Rotation.fit(flat)
+
+
+@pytest.mark.parametrize("restore", [False, True])
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_diagonal(h: Array, strength: float, restore: bool) -> None:
+    drawn = Diagonal.example(D_MODEL, 3)
+    operator = Diagonal(drawn.mean, drawn.basis, drawn.phases, restore)
+    x = (h - operator.mean) @ operator.basis
+    z = (x[:, 0::2] + 1j * x[:, 1::2]) * np.exp(1j * strength * operator.phases)
+    moved = np.stack([z.real, z.imag], axis=2).reshape(len(h), -1)
+    expected = h + (moved - x) @ operator.basis.T
+    if restore:
+        expected *= (np.linalg.norm(h, axis=1) / np.linalg.norm(expected, axis=1))[:, None]
+    check(operator, strength, expected, h)
+
+
+def test_diagonal_fit_is_the_best_phase(subspace: Subspace) -> None:
+    """No other phases bring the negative states closer to their positive partners."""
+    operator = Diagonal.fit(subspace)
+    positive, negative = (
+        x[:, 0::2] + 1j * x[:, 1::2] for x in (subspace.positive, subspace.negative)
+    )
+
+    def distance(phases: Array) -> float:
+        return float(np.linalg.norm(negative * np.exp(1j * phases) - positive))
+
+    for step in np.random.default_rng(0).uniform(-3, 3, (20, operator.phases.size)):
+        assert distance(operator.phases) <= distance(operator.phases + step)
+    assert abs(operator.phases[0]) > 3.0  # the classes lie opposite each other: about π
+
+
 # ---- what cannot be an operator ----
 
 
@@ -182,6 +296,15 @@ def bad_operators() -> dict[str, Any]:
         "lowrank scalar": lambda: LowRank(
             np.ones((1, 4)), np.float64(1.0), np.ones((1, 4)), np.ones(4)
         ),
+        "affine edit widths": lambda: AffineEdit(np.ones(8), np.ones(7)),
+        "affine edit target": lambda: AffineEdit(np.ones(8), np.ones(8), math.nan),
+        "householder skew": lambda: Householder(np.ones((8, 2)), np.zeros(8)),
+        "householder widths": lambda: Householder(basis, np.zeros(7)),
+        "rotation columns": lambda: Rotation(basis, 10.0, np.zeros(8)),
+        "rotation widths": lambda: Rotation(basis[:, :2], 10.0, np.zeros(7)),
+        "rotation angle": lambda: Rotation(basis[:, :2], math.inf, np.zeros(8)),
+        "diagonal phases": lambda: Diagonal(np.zeros(8), basis, np.zeros(3)),
+        "diagonal NaN": lambda: Diagonal(np.zeros(8), basis, np.full(2, math.nan)),
         "random width": lambda: Random(0, 1.0, 0),
         "random length": lambda: Random(8, -1.0, 0),
         "random NaN": lambda: Random(8, math.nan, 0),

@@ -11,9 +11,11 @@ import numpy as np
 from cogit.affine import Affine
 from cogit.operators.base import (
     ControlSpace,
+    Dial,
     Operator,
     as_basis,
     as_vector,
+    projection_power,
     random_basis,
     register,
 )
@@ -38,6 +40,7 @@ class Ablation(Operator):
     kind: ClassVar[str] = "ablation"
     formula: ClassVar[str] = "h - λ D Dᵀ (h - μ)"
     source: ClassVar[str] = "Arditi et al. 2024, arXiv:2406.11717; mean ablation: Wang et al. 2022"
+    dial: ClassVar[Dial] = "linear"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directions", as_basis("directions", self.directions))
@@ -68,6 +71,10 @@ class Ablation(Operator):
             B=(-strength * down).astype(np.float32),
             c=zeros,
         )
+
+    def power(self, exponent: float) -> Ablation:
+        """A full ablation is a projection: itself for t > 0, the identity for t = 0, no other."""
+        return projection_power(self, exponent)
 
     def span(self) -> NDArray[np.float64]:
         return self.directions

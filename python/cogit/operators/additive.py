@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from cogit.affine import Affine
-from cogit.operators.base import ControlSpace, Operator, as_vector, random_direction, register
+from cogit.operators.base import (
+    ControlSpace,
+    Dial,
+    Operator,
+    as_vector,
+    check_exponent,
+    random_direction,
+    register,
+)
 from cogit.subspace import Subspace
 
 if TYPE_CHECKING:
@@ -30,6 +38,7 @@ class Additive(Operator):
     kind: ClassVar[str] = "additive"
     formula: ClassVar[str] = "h + λ v"
     source: ClassVar[str] = "Turner et al. 2023, arXiv:2308.10248; Panickssery et al. 2023"
+    dial: ClassVar[Dial] = "geodesic"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vector", as_vector("vector", self.vector))
@@ -47,6 +56,11 @@ class Additive(Operator):
         empty = np.zeros((0, self.d_model), np.float32)
         vector = (strength * self.vector).astype(np.float32)
         return Affine(empty, np.zeros(0, np.float32), empty, vector)
+
+    def power(self, exponent: float) -> Additive:
+        """t times the vector."""
+        check_exponent(exponent)
+        return Additive(exponent * self.vector)
 
     def span(self) -> NDArray[np.float64]:
         norm = np.linalg.norm(self.vector)

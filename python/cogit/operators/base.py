@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 
 from cogit.errors import ArtefactError
+from cogit.operators import algebra
+from cogit.operators.algebra import Factors
+from cogit.operators.inverse import Inverse
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 Law = Literal["strength_zero", "rowwise", "identity", "outside_untouched", "norm_preserving"]
 ALWAYS: frozenset[Law] = frozenset({"strength_zero", "rowwise", "identity", "outside_untouched"})
 ControlSpace = Literal["subspace", "space"]
+Dial = Literal["geodesic", "lifted", "linear", "parts"]
 
 
 class Operator(ABC):
@@ -30,6 +34,13 @@ class Operator(ABC):
     kind: ClassVar[str]
     formula: ClassVar[str]
     source: ClassVar[str]
+    dial: ClassVar[Dial]
+    """What the strength λ is, before any norm restore.
+
+    geodesic: a real power: strengths add on the residual stream, and -λ is the inverse. lifted: a
+    real power of a unitary on the lifted state, inverse there at -λ, but not on the residual
+    stream. linear: a factor of the change; λ = 1 done twice is not λ = 2. parts: each part's own.
+    """
 
     @property
     @abstractmethod
@@ -74,6 +85,67 @@ class Operator(ABC):
     def laws(self) -> frozenset[Law]:
         """Which of the five laws hold for this operator."""
         return ALWAYS
+
+    def inverse(self, strength: float = 1.0) -> Inverse:
+        """The exact inverse of what this does to the residual stream at a strength, row by row.
+
+        Raises ValueError where there is none: at a clamp (a rotation by 90°) or a full ablation.
+        """
+        return Inverse(self.fold(strength), f"{self.kind} at strength {strength:g}")
+
+    def inverse_operator(self, strength: float = 1.0) -> Operator:
+        """The inverse as a ``lowrank`` operator, which a model can hold; apply it at strength 1.
+
+        Raises ValueError as ``inverse``, and for an operator that restores norms: its inverse is a
+        scalar for each token, no affine; use ``inverse(strength).apply`` on states instead.
+        """
+        undo = self.inverse(strength)
+        if undo.forward.restore:
+            message = (
+                f"[inverse] expected an operator without a norm restore, got {self.kind} with one: "
+                f"its inverse is no affine; use inverse().apply() on states"
+            )
+            raise ValueError(message)
+        return load_operator("lowrank", undo.back.lowrank(), {})
+
+    def power(self, exponent: float) -> Operator:
+        """The operator that does at strength 1 the ``exponent``-th real power of this one at 1.
+
+        Unless a kind says otherwise this is the power of the affine map on the residual stream, as
+        a ``lowrank`` operator; power(-1) is the inverse. For kinds whose dial is ``geodesic`` or
+        ``lifted`` it folds to what this one folds to at strength ``exponent``.
+
+        Raises ValueError for an exponent that is not finite, with a norm restore (no affine), and
+        where no real power exists (an eigenvalue that is zero or negative, such as a reflection's).
+        """
+        check_exponent(exponent)
+        forward = self.fold(1.0)
+        if forward.restore:
+            message = (
+                f"[power] expected an operator without a norm restore, got {self.kind} with one: "
+                f"its powers are no affines"
+            )
+            raise ValueError(message)
+        return load_operator("lowrank", algebra.power(Factors.of(forward), exponent).lowrank(), {})
+
+    def __matmul__(self, first: Operator) -> Operator:
+        """``a @ b``: apply b, then a. See ``operators/composed.py`` for what a restore allows."""
+        if not isinstance(first, Operator):
+            return NotImplemented
+        composed: Any = _REGISTRY["composed"]  # its file imports this one
+        joined: Operator = composed((first, self))
+        return joined
+
+
+@runtime_checkable
+class Lifted(Protocol):
+    """An operator that is a unitary on complex states made of residual-stream rows."""
+
+    def states(self, h: NDArray[np.floating[Any]]) -> NDArray[np.complex128]:
+        """Unit states (n, q) of rows (n, d_model)."""
+
+    def unitary(self, strength: float) -> NDArray[np.complex128]:
+        """U^λ, (q, q)."""
 
 
 T = TypeVar("T", bound=Operator)
@@ -131,6 +203,34 @@ def as_basis(name: str, value: ArrayLike) -> NDArray[np.float64]:
         message = f"[operators] expected orthonormal columns in {name}, got others"
         raise ValueError(message)
     return basis
+
+
+def check_exponent(exponent: float) -> None:
+    """ValueError where an exponent is not finite."""
+    if not np.isfinite(exponent):
+        message = f"[power] expected a finite exponent, got {exponent}"
+        raise ValueError(message)
+
+
+def projection_power(operator: T, exponent: float) -> T:
+    """The powers of an affine projection: itself for t > 0, the identity for t = 0, no other."""
+    check_exponent(exponent)
+    if exponent < 0:
+        message = (
+            f"[power] expected an exponent of zero or more of {operator.kind}, got {exponent:g}: "
+            f"a projection has no inverse"
+        )
+        raise ValueError(message)
+    return operator if exponent > 0 else operator.identity(operator.d_model)
+
+
+def same_width(kind: str, mean: NDArray[np.float64], columns: NDArray[np.float64]) -> None:
+    """ValueError unless the columns (d_model, m) are as long as the mean (d_model,)."""
+    if columns.shape[0] != mean.size:
+        message = (
+            f"[{kind}] expected columns of the mean's width {mean.size}, got {columns.shape[0]}"
+        )
+        raise ValueError(message)
 
 
 def random_basis(d_model: int, m: int, seed: int) -> NDArray[np.float64]:

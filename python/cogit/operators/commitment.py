@@ -12,7 +12,7 @@ import numpy as np
 from cogit.affine import Affine
 from cogit.entries import entry
 from cogit.operators import portable_random
-from cogit.operators.base import ControlSpace, Operator, as_vector, register
+from cogit.operators.base import ControlSpace, Dial, Operator, as_vector, register
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +39,7 @@ class Commitment(Operator):
     kind: ClassVar[str] = "commitment"
     formula: ClassVar[str] = "h + λ W_c z*, z* ~ N(0, I/k)"
     source: ClassVar[str] = "cogit; Xavier: Glorot & Bengio 2010"
+    dial: ClassVar[Dial] = "geodesic"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vector", as_vector("vector", self.vector))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from cogit.affine import Affine
-from cogit.operators.base import ControlSpace, Operator, as_vector, random_basis, register
+from cogit.operators.base import ControlSpace, Dial, Operator, as_vector, random_basis, register
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +31,7 @@ class LowRank(Operator):
     kind: ClassVar[str] = "lowrank"
     formula: ClassVar[str] = "h + λ (B (A h + a) + c)"
     source: ClassVar[str] = "Wu et al. 2024 (LoReFT, arXiv:2404.03592) for trained ones"
+    dial: ClassVar[Dial] = "linear"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shift", as_vector("shift", self.shift))

@@ -10,7 +10,7 @@ import numpy as np
 
 from cogit.affine import Affine
 from cogit.entries import entry
-from cogit.operators.base import ControlSpace, Operator, random_direction, register
+from cogit.operators.base import ControlSpace, Dial, Operator, random_direction, register
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +32,7 @@ class Random(Operator):
     kind: ClassVar[str] = "random"
     formula: ClassVar[str] = "h + λ ℓ r, r uniform over the sphere"
     source: ClassVar[str] = "cogit"
+    dial: ClassVar[Dial] = "geodesic"
 
     def __post_init__(self) -> None:
         for name, kind in (("width", int), ("length", float), ("seed", int)):

@@ -9,7 +9,7 @@ to neutral tokens; with it they move by U_z0·c.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -19,14 +19,16 @@ from cogit.entries import entry
 from cogit.operators.base import (
     ALWAYS,
     ControlSpace,
+    Dial,
     Law,
     Operator,
     as_basis,
     as_vector,
+    check_exponent,
     random_basis,
     register,
 )
-from cogit.operators.unitary_fits import FITS, FitName, conjugated, power
+from cogit.operators.unitary_fits import FITS, FitName, conjugated, lift, power
 from cogit.subspace import Subspace
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class Unitary(Operator):
     kind: ClassVar[str] = "unitary"
     formula: ClassVar[str] = "h + Q (A_λ Qᵀ(h - μ) + τ_λ - Qᵀ(h - μ)), (A, τ) from U^λ ∈ U(k+1)"
     source: ClassVar[str] = "cogit; rotations: Vu & Nguyen 2025, arXiv:2510.26243"
+    dial: ClassVar[Dial] = "lifted"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", as_vector("mean", self.mean))
@@ -138,6 +141,41 @@ class Unitary(Operator):
             c=(self.basis @ shift).astype(np.float32),
             restore=self.restore,
         )
+
+    def states(self, h: NDArray[np.floating[Any]]) -> NDArray[np.complex128]:
+        """The lifted states ψ / |ψ| of rows. h: (n, d_model). Returns (n, k+1)."""
+        return lift((np.asarray(h, np.float64) - self.mean) @ self.basis, self.amplitude)
+
+    def unitary(self, strength: float) -> NDArray[np.complex128]:
+        """U^λ on the lifted state. (k+1, k+1)"""
+        return power(self.matrix, strength)
+
+    def power(self, exponent: float) -> Unitary:
+        """U^t on the lifted state: at strength 1 what this one is at strength t."""
+        check_exponent(exponent)
+        return replace(self, matrix=power(self.matrix, exponent))
+
+    def lifted_product(self, first: Unitary) -> Unitary:
+        """``first``, then this one, on one lifted state that is not read back in between.
+
+        The product of the matrices. Where they commute their generators add: its strength λ is
+        that of both in turn, as long as each sum of angles stays within 180°; beyond, and where
+        they do not commute, its strength is the product's own geodesic. ``self @ first`` reads the
+        state back and sets the reference amplitude anew in between, and so is another map.
+
+        Raises ValueError unless both share mean, basis, amplitude and restore.
+        """
+        same = all(
+            np.array_equal(getattr(self, name), getattr(first, name))
+            for name in ("mean", "basis", "amplitude", "restore")
+        )
+        if not same:
+            message = (
+                "[unitary] expected unitaries on one lifted state, got another mean, basis, "
+                "amplitude or restore; compose them with @"
+            )
+            raise ValueError(message)
+        return replace(self, matrix=self.matrix @ first.matrix)
 
     def span(self) -> NDArray[np.float64]:
         return self.basis

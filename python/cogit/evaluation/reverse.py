@@ -1,0 +1,232 @@
+"""Does an intervention come undone? Per token and on the logits, beside its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cogit.affine import Affine
+from cogit.evaluation.reverse_logits import LogitReversal, logit_reversal
+from cogit.evaluation.round_trip import RoundTrip, UnitaryFacts, round_trip, unitary_facts
+from cogit.evaluation.statistics import Interval
+from cogit.evaluation.transport import transport
+from cogit.evaluation.undo import Draws, Undo, by_affine, by_inverse, undo_ratio
+from cogit.intervention import Intervention
+from cogit.operators import Operator
+from cogit.progress import track
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cogit.activations import Activations
+    from cogit.backends.base import Backend
+
+    Rows = NDArray[np.floating[Any]]
+
+_CHUNK = 8
+
+
+@dataclass(frozen=True)
+class LayerReversal:
+    """One block. Each entry is the undo ratio of an edit taken back in one way.
+
+    own_inverse: by the operator's exact inverse, or None and why. opposite: by the opposite
+    strength (the adjoint of a unitary), or by the other intervention where one is given. identity:
+    an edit of nothing, below every floor. shuffled: compared with another token's state. random:
+    operators of the same family, taken back by their opposite strength, in the same subspace and
+    in random ones. transport: None without contrast pairs.
+    """
+
+    layer: int
+    operator: str
+    opposite: Undo
+    own_inverse: Undo | None
+    own_inverse_refused: str
+    condition: float | None
+    identity: Undo
+    shuffled: Undo
+    random: dict[str, Draws]
+    round_trip: RoundTrip
+    unitary: UnitaryFacts | None
+    transport: Interval | None
+    transport_random: Draws | None
+
+
+@dataclass(frozen=True)
+class ReverseReport:
+    intervention: str
+    content_hash: str
+    n_texts: int
+    layers: tuple[LayerReversal, ...]
+    logits: LogitReversal
+
+
+def reverse(
+    backend: Backend,
+    intervention: Intervention,
+    texts: Sequence[str],
+    *,
+    opposite: Intervention | None = None,
+    activations: Activations | None = None,
+    draws: int = 8,
+    seed: int = 0,
+    show_progress: bool = False,
+) -> ReverseReport:
+    """Measure how far an intervention can be undone on the states of some texts.
+
+    States are those of the unsteered model at each steered block, at the tokens that the
+    intervention steers. opposite: a second intervention that is meant to undo the first, on the
+    same blocks; its own opposite strength by default. activations: contrast pairs' states, for the
+    transport and the pairs' fidelity. draws: random operators of each kind of control.
+
+    Raises ValueError for strength 0, no draws, no texts, texts without a steered token, or an
+    opposite on other blocks; InterventionError for a model of another shape.
+    """
+    _check(intervention, opposite, texts, draws)
+    intervention.identity.require_same_shape(backend.identity)
+    ids = backend.require_fit(texts, 0)
+    states = _states(backend, intervention, ids, show_progress=show_progress)
+    layers = tuple(
+        _layer(layer, intervention, opposite, states[layer], activations, draws, seed)
+        for layer in intervention.layers
+    )
+    logits = logit_reversal(
+        backend, intervention, opposite, ids, draws=draws, seed=seed, show=show_progress
+    )
+    return ReverseReport(
+        intervention.describe(), intervention.content_hash, len(texts), layers, logits
+    )
+
+
+def _check(
+    intervention: Intervention, opposite: Intervention | None, texts: Sequence[str], draws: int
+) -> None:
+    if intervention.changes_nothing():
+        message = f"[reverse] expected an edit to undo, got {intervention.describe()}"
+        raise ValueError(message)
+    if not texts or draws < 1:
+        message = f"[reverse] expected texts and draws, got {len(texts)} and {draws}"
+        raise ValueError(message)
+    if opposite is not None and opposite.layers != intervention.layers:
+        message = (
+            f"[reverse] expected an opposite on blocks {intervention.layers}, got {opposite.layers}"
+        )
+        raise ValueError(message)
+
+
+def _states(
+    backend: Backend,
+    intervention: Intervention,
+    ids: Sequence[Sequence[int]],
+    *,
+    show_progress: bool,
+) -> dict[int, list[Rows]]:
+    """Unsteered states of the steered tokens, (token, d_model) of each text, by block."""
+    found: dict[int, list[Rows]] = {layer: [] for layer in intervention.layers}
+    starts = range(0, len(ids), _CHUNK)
+    for start in track(starts, "reading states", show=show_progress):
+        chunk = ids[start : start + _CHUNK]
+        for one, rows in zip(chunk, backend.residuals(chunk, intervention.layers), strict=True):
+            begin, end = intervention.positions.window(len(one))
+            kept = rows[:, begin:end]
+            if kept.shape[1]:
+                for layer, values in zip(intervention.layers, kept, strict=True):
+                    found[layer].append(values)
+    if not found[intervention.layers[0]]:
+        message = (
+            f"[reverse] expected texts with a steered token, got none at positions "
+            f"{intervention.positions}; give longer texts"
+        )
+        raise ValueError(message)
+    return found
+
+
+def _layer(
+    layer: int,
+    intervention: Intervention,
+    other: Intervention | None,
+    states: list[Rows],
+    activations: Activations | None,
+    draws: int,
+    seed: int,
+) -> LayerReversal:
+    operator, strength = intervention.operators[layer], intervention.strength
+    forward = operator.fold(strength)
+    against = operator if other is None else other.operators[layer]
+    strengths = (strength, -strength if other is None else other.strength)
+    back = by_affine(against.fold(strengths[1]))
+    own, refused, condition = _own_inverse(operator, strength, states)
+    rows = np.concatenate(states)
+    trip = round_trip(operator, against, rows, strengths)
+    pairs = None
+    if activations is not None and layer in activations.layers:
+        pairs = activations.at(layer)
+    still = Affine.zero(operator.d_model)
+    moved, moved_random = _transport(operator, states, pairs, strength, draws, seed)
+    return LayerReversal(
+        layer=layer,
+        operator=operator.kind,
+        opposite=undo_ratio(forward, back, states),
+        own_inverse=own,
+        own_inverse_refused=refused,
+        condition=condition,
+        identity=undo_ratio(still, by_affine(still), states),
+        shuffled=undo_ratio(forward, back, states, shuffle=seed),
+        random=_random_undo(operator, strength, states, draws, seed),
+        round_trip=trip,
+        unitary=unitary_facts(operator, against, strengths, trip.mean, pairs),
+        transport=moved,
+        transport_random=moved_random,
+    )
+
+
+def _own_inverse(
+    operator: Operator, strength: float, states: list[Rows]
+) -> tuple[Undo | None, str, float | None]:
+    try:
+        inverse = operator.inverse(strength)
+    except ValueError as error:
+        return None, str(error), None
+    found = undo_ratio(operator.fold(strength), by_inverse(inverse), states)
+    return found, "", inverse.condition
+
+
+def _random_undo(
+    operator: Operator, strength: float, states: list[Rows], draws: int, seed: int
+) -> dict[str, Draws]:
+    found: dict[str, Draws] = {}
+    for space in ("subspace", "space"):
+        undone: list[Undo] = []
+        for number in range(draws):
+            control = operator.randomised(seed + number, space)
+            back = by_affine(control.fold(-strength))
+            undone.append(undo_ratio(control.fold(strength), back, states))
+        ratios = [one.ratio.mean for one in undone if one.ratio is not None]
+        found[space] = Draws.of(ratios, draws, float(np.mean([one.edit for one in undone])))
+    return found
+
+
+def _transport(
+    operator: Operator,
+    states: list[Rows],
+    pairs: tuple[Rows, Rows] | None,
+    strength: float,
+    draws: int,
+    seed: int,
+) -> tuple[Interval | None, Draws | None]:
+    """The operator's transport along the pairs' mean difference, and that of random ones."""
+    if pairs is None:
+        return None, None
+    difference = np.subtract(*(x.astype(np.float64).mean(axis=0) for x in pairs))
+    length = float(np.linalg.norm(difference))
+    if length == 0.0:
+        message = "[reverse] expected pairs with different means, got a mean difference of zero"
+        raise ValueError(message)
+    u, half = difference / length, length / 2
+    controls = [operator.randomised(seed + number, "subspace") for number in range(draws)]
+    values = [transport(one, states, u, half, strength=strength).mean for one in controls]
+    own = transport(operator, states, u, half, strength=strength)
+    return own, Draws.of(values, draws)

@@ -1,0 +1,179 @@
+"""Strengths and real powers, as laws over every registered operator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from _models import D_MODEL, planted, rows
+from cogit import reference
+from cogit.operators import (
+    Ablation,
+    Additive,
+    AffineEdit,
+    Composed,
+    Householder,
+    Lifted,
+    LowRank,
+    Operator,
+    Unitary,
+    algebra,
+    registered,
+)
+from cogit.operators.algebra import Factors
+from cogit.subspace import Subspace, fit_subspace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+KINDS = list(registered())
+# Folds are float32, and a product of two of them doubles the rounding.
+FOLDED = 64 * float(np.finfo(np.float32).eps)
+# Strengths at which each kind's example has an inverse: an ablation at 1 has none.
+INVERTIBLE = (-1.0, -0.4, 0.3, 0.7)
+ANGLES = (15.0, 30.0, 45.0, 60.0, 75.0)
+
+
+def bare(operator: Operator, strength: float, h: Array) -> Array:
+    """The operator before any norm restore, in float64."""
+    return reference.affine_apply(replace(operator.fold(strength), restore=False), h)
+
+
+def relative(got: Array, expected: Array) -> float:
+    """The largest error of a row, relative to the row."""
+    error = np.linalg.norm(np.asarray(got, np.float64) - expected, axis=-1)
+    return float((error / np.linalg.norm(expected, axis=-1)).max())
+
+
+@pytest.fixture(scope="module")
+def subspace() -> Subspace:
+    return fit_subspace(planted(separation=1.0), 0, k=3)
+
+
+# ---- strength: what the dial is ----
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dial_does_what_its_kind_says(kind: str) -> None:
+    """N7: strengths add on the residual stream, or on the lifted state, or scale the change."""
+    operator = registered()[kind].example(D_MODEL, 0)
+    h = rows(9, D_MODEL).astype(np.float64)
+    if operator.dial == "geodesic":
+        for a, b in ((0.3, 0.5), (1.2, -0.7), (0.8, -0.8)):
+            twice = bare(operator, a, bare(operator, b, h))
+            assert relative(twice, bare(operator, a + b, h)) < FOLDED
+    elif operator.dial == "lifted":
+        assert isinstance(operator, Lifted)
+    elif operator.dial == "linear":
+        for a in (-0.7, 0.4, 2.0):
+            change, whole = bare(operator, a, h) - h, bare(operator, 1.0, h) - h
+            np.testing.assert_allclose(change, a * whole, atol=FOLDED * 50)
+    else:
+        assert kind == "composed"
+
+
+def lifted() -> list[Any]:
+    return [kind for kind in KINDS if isinstance(registered()[kind].example(8, 0), Lifted)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", lifted())
+def test_powers_are_unitary_for_every_real_strength(kind: str, seed: int) -> None:
+    """N7: U^λ is unitary, U^0 is the identity bit for bit, U^-λ the inverse on the lifted state."""
+    operator: Any = registered()[kind].example(16, seed)
+    states = operator.states(rows(5, 16, seed))
+    np.testing.assert_allclose(np.linalg.norm(states, axis=1), 1.0, atol=1e-12)
+    eye = np.eye(states.shape[1])
+    np.testing.assert_array_equal(operator.unitary(0.0), eye)
+    rng = np.random.default_rng(seed)
+    for strength in rng.uniform(-5, 5, 6):
+        turned = operator.unitary(strength)
+        # 1e-11: a Schur form of up to 20 x 20 in float64.
+        np.testing.assert_allclose(turned.conj().T @ turned, eye, atol=1e-11)
+        back = (states @ turned.T) @ operator.unitary(-strength).T
+        np.testing.assert_allclose(back, states, atol=1e-11)
+        half = operator.unitary(strength / 2)
+        np.testing.assert_allclose(half @ half, turned, atol=1e-11)
+
+
+def test_lifted_states_are_the_fold(subspace: Subspace) -> None:
+    """What `states` and `unitary` say is what the fold does: the signal rows of Uψ, read back."""
+    operator = Unitary.fit(subspace, angle=40.0, gain=1.3)
+    h = rows(9, subspace.mean.size).astype(np.float64)
+    x = (h - operator.mean) @ operator.basis
+    length = np.sqrt(operator.amplitude**2 + (x**2).sum(axis=1))
+    turned = length[:, None] * (operator.states(h) @ operator.unitary(0.7).T)[:, 1:]
+    after = (reference.affine_apply(operator.fold(0.7), h) - operator.mean) @ operator.basis
+    np.testing.assert_allclose(after[:, 0::2] + 1j * after[:, 1::2], turned, atol=1e-5)
+
+
+# ---- powers ----
+
+
+@pytest.mark.parametrize("exponent", [-1.3, -1.0, 0.0, 0.4, 1.0, 2.0, 3.7])
+@pytest.mark.parametrize(
+    "kind", [k for k in KINDS if registered()[k].dial in ("geodesic", "lifted")]
+)
+def test_power_is_the_fold_at_that_strength(kind: str, exponent: float) -> None:
+    """N7: power(t) at strength 1 is the operator at strength t."""
+    operator = registered()[kind].example(D_MODEL, 1)
+    h = rows(9, D_MODEL).astype(np.float64)
+    taken = operator.power(exponent)
+    expected = reference.affine_apply(operator.fold(exponent), h)
+    assert relative(reference.affine_apply(taken.fold(1.0), h), expected) < FOLDED
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_powers_of_a_general_affine_map_form_a_group(seed: int) -> None:
+    """T^s T^t = T^(s+t), T^1 = T, T^-1 the inverse, in float64; constants included."""
+    rng = np.random.default_rng(seed)
+    A, B = rng.standard_normal((2, 3, 16)) / 8
+    T = Factors(A, rng.standard_normal(3), B, rng.standard_normal(16))
+    h = rng.standard_normal((7, 16))
+
+    def apply(factors: Factors, x: Array) -> Array:
+        return factors.linear(x) + factors.constant
+
+    np.testing.assert_allclose(apply(algebra.power(T, 1.0), h), apply(T, h), atol=1e-12)
+    np.testing.assert_allclose(apply(algebra.power(T, 0.0), h), h, atol=1e-12)
+    undone = apply(algebra.power(T, -1.0), apply(T, h))
+    np.testing.assert_allclose(undone, h, atol=1e-11)
+    np.testing.assert_allclose(apply(algebra.inverse(T), apply(T, h)), h, atol=1e-12)
+    for s, t in ((0.5, 0.5), (0.3, 1.9), (-0.6, 1.1), (2.0, -0.25)):
+        both = apply(algebra.power(T, s), apply(algebra.power(T, t), h))
+        np.testing.assert_allclose(both, apply(algebra.power(T, s + t), h), atol=1e-10)
+
+
+def test_powers_of_kinds_that_are_no_group(subspace: Subspace) -> None:
+    """N7: a projection's powers are itself, a reflection has whole ones; the rest is refused."""
+    for operator in (Ablation.fit(subspace), AffineEdit.fit(subspace)):
+        h = rows(5, subspace.mean.size).astype(np.float64)
+        once = reference.affine_apply(operator.fold(1.0), h)
+        assert relative(reference.affine_apply(operator.fold(1.0), once), once) < FOLDED
+        assert operator.power(0.3) is operator
+        assert operator.power(0.0).fold(1.0).is_zero()
+        with pytest.raises(ValueError, match="a projection has no inverse"):
+            operator.power(-1.0)
+    mirror = Householder.fit(subspace)
+    assert mirror.power(-3.0) is mirror
+    assert mirror.power(2.0).fold(1.0).is_zero()
+    with pytest.raises(ValueError, match="expected a whole exponent of a reflection"):
+        mirror.power(0.5)
+    flip = LowRank(np.eye(4)[:1], np.zeros(1), -2 * np.eye(4)[:1], np.zeros(4))
+    assert np.allclose(flip.power(2.0).fold(1.0).B, 0.0)
+    with pytest.raises(ValueError, match="eigenvalues on the negative axis"):
+        flip.power(0.5)
+    wipe = LowRank(np.eye(4)[:1], np.zeros(1), -np.eye(4)[:1], np.zeros(4))
+    with pytest.raises(ValueError, match="expected an invertible map"):
+        wipe.power(-1.0)
+    with pytest.raises(ValueError, match="without a norm restore"):
+        Composed((Additive.example(4, 0),), restore=True).power(0.5)
+    for kind in KINDS:
+        with pytest.raises(ValueError, match="expected a finite exponent"):
+            registered()[kind].example(4, 0).power(math.nan)
