@@ -90,6 +90,9 @@ COMMANDS = {
         "--permutations",
         "--plot",
         "--repeats",
+        "--seed",
+        "--threads",
+    },
     "reverse": {
         "--backend",
         "--device",
