@@ -29,9 +29,9 @@ LEVELS = [
     {"affine", "reference", "artefact", "identity", "sampling", "hermitian", "cayley"},
     {"kernels", "activations"},
     {"subspace"},
-    {"operators"},
+    {"operators", "gates"},
     {"intervention"},
-    {"backends", "verify"},
+    {"backends", "verify", "gating"},
     {"evaluation", "manifest", "report", "parity", "demo", "doctor", "inspection"},
     {"cli"},
 ]

@@ -18,6 +18,7 @@ _HOME = {
     "BackendMissingError": "errors",
     "Commitment": "operators",
     "ContrastPair": "pairs",
+    "Gate": "gates",
     "Intervention": "intervention",
     "InterventionError": "errors",
     "LayerRange": "layers",
@@ -28,7 +29,10 @@ _HOME = {
     "SamplingOptions": "sampling",
     "Subspace": "subspace",
     "Unitary": "operators",
+    "fit_gates": "gating",
+    "fit_learned_gate": "gates",
     "fit_operator": "operators",
+    "fit_similarity_gate": "gates",
     "fit_subspace": "subspace",
     "load_backend": "backends",
     "load_pairs": "pairs",
@@ -43,6 +47,7 @@ __all__ = [
     "BackendMissingError",
     "Commitment",
     "ContrastPair",
+    "Gate",
     "Intervention",
     "InterventionError",
     "LayerRange",
@@ -54,7 +59,10 @@ __all__ = [
     "Subspace",
     "Unitary",
     "__version__",
+    "fit_gates",
+    "fit_learned_gate",
     "fit_operator",
+    "fit_similarity_gate",
     "fit_subspace",
     "load_backend",
     "load_pairs",
@@ -65,6 +73,8 @@ if TYPE_CHECKING:
     from cogit.activations import Activations, record
     from cogit.backends import load_backend
     from cogit.errors import ArtefactError, BackendMissingError, InterventionError
+    from cogit.gates import Gate, fit_learned_gate, fit_similarity_gate
+    from cogit.gating import fit_gates
     from cogit.intervention import Intervention
     from cogit.layers import LayerRange
     from cogit.operators import (

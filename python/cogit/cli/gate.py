@@ -1,0 +1,208 @@
+"""``cogit gate``: an intervention that acts only where a condition holds."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cogit.cli.console import print_json, say
+from cogit.cli.loading import (
+    BackendChoice,
+    Dtype,
+    ModelSource,
+    Runtime,
+    describe_runtime,
+    display_name,
+    open_model,
+)
+
+if TYPE_CHECKING:
+    from cogit.gates import GateFit
+    from cogit.intervention import Intervention
+
+NAME = "gate"
+
+
+class GateKind(StrEnum):
+    similarity = "similarity"
+    learned = "learned"
+
+
+class MeasureChoice(StrEnum):
+    cosine = "cosine"
+    projection = "projection"
+
+
+class ScopeChoice(StrEnum):
+    token = "token"
+    prompt = "prompt"
+
+
+def command(
+    intervention: Annotated[Path, typer.Option(help="Intervention file to gate.")],
+    on: Annotated[Path, typer.Option(help="Texts with the condition, one a line.")],
+    off: Annotated[Path, typer.Option(help="Texts without it, one a line.")],
+    out: Annotated[Path, typer.Option(help="Where to write the gated intervention.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model folder or hub id.", show_default="COGIT_MODEL, else the demo model"
+        ),
+    ] = None,
+    kind: Annotated[
+        GateKind,
+        typer.Option(help="Similarity to a condition direction, or a logistic regression."),
+    ] = GateKind.similarity,
+    measure: Annotated[
+        MeasureChoice | None,
+        typer.Option(help="What a similarity gate compares.", show_default="cosine"),
+    ] = None,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="A similarity gate with a sigmoid, not a step.")
+    ] = False,
+    max_false_positive: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of training tokens without the condition that may open a similarity gate.",
+            show_default="the best trade against true positives",
+        ),
+    ] = None,
+    scope: Annotated[
+        ScopeChoice,
+        typer.Option(help="Decide for each token, or once for a sequence by its prompt."),
+    ] = ScopeChoice.token,
+    coordinates: Annotated[
+        int | None,
+        typer.Option(min=1, help="Coordinates of a learned gate.", show_default="8"),
+    ] = None,
+    held_out: Annotated[float, typer.Option(help="Share of the texts kept for the rates.")] = 1 / 3,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split of the texts.")] = 0,
+    allow_chance: Annotated[
+        bool,
+        typer.Option(
+            "--allow-chance", help="Write the gate even if held-out texts do not bear it out."
+        ),
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Precision of the model.")] = Dtype.f32,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads.", show_default="the libraries' choice")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Fit a gate to texts of two conditions and write the intervention behind it.
+
+    The gate reads each token's residual stream at the block of the operator. Where it is closed the
+    token's state stays bit for bit; where it opens the operator acts. A block whose held-out texts
+    cannot be told apart is refused.
+    """
+    shared: dict[str, Any] = {
+        "scope": scope.value,
+        "held_out": held_out,
+        "seed": seed,
+        "allow_chance": allow_chance,
+    }
+    if kind is GateKind.learned:
+        _refuse_flags(kind, measure=measure, smooth=smooth, max_false_positive=max_false_positive)
+        options = shared if coordinates is None else shared | {"n_coordinates": coordinates}
+    else:
+        _refuse_flags(kind, coordinates=coordinates)
+        options = shared | {"smooth": smooth, "max_false_positive": max_false_positive}
+        options["measure"] = (measure or MeasureChoice.cosine).value
+    texts = _texts(on, "on"), _texts(off, "off")
+    if not out.parent.is_dir():
+        message = f"[out] expected an existing folder, got {out.parent}; create it first"
+        raise FileNotFoundError(message)
+
+    from cogit.gates import fit_learned_gate, fit_similarity_gate
+    from cogit.gating import fit_gates
+    from cogit.intervention import Intervention
+
+    stored = Intervention.load(intervention)
+    source = ModelSource.choose(BackendChoice.transformers, model)
+    runtime = Runtime(device, dtype, threads)
+    fit = fit_learned_gate if kind is GateKind.learned else fit_similarity_gate
+    with open_model(BackendChoice.transformers, source.path, runtime) as backend:
+        running = describe_runtime(backend, runtime)
+        say("model", f"{display_name(source)} ({source.origin}), {dtype.value}, {backend.name}")
+        say("intervention", f"{intervention}: {stored.describe()}")
+        say("texts", f"{len(texts[0])} with the condition, {len(texts[1])} without")
+        gated, fits = fit_gates(
+            backend, stored, *texts, fit=partial(fit, **options), show_progress=True
+        )
+        identity = backend.identity
+    gated.save(out)
+    say("wrote", f"{out}: {gated.describe()}")
+    if json_output:
+        print_json(
+            {
+                "intervention": str(intervention),
+                "out": str(out),
+                "content_hash": gated.content_hash,
+                "replaced_gates": sorted(stored.gates),
+                "model": identity.to_json(),
+                **running,
+                "on": {"file": str(on), "texts": len(texts[0])},
+                "off": {"file": str(off), "texts": len(texts[1])},
+                "options": {"kind": kind.value, **options},
+                "blocks": {str(block): found.to_json() for block, found in fits.items()},
+            }
+        )
+    else:
+        _print_fits(gated, fits)
+
+
+def _print_fits(gated: Intervention, fits: dict[int, GateFit]) -> None:
+    for block, found in fits.items():
+        rates = found.held_out
+        print(f"block {block}: {gated.gates[block].describe()}")
+        print(f"  opens with the condition     {rates.true_positive}")
+        print(f"  opens without it             {rates.false_positive}")
+        print(f"  mean factor with, without    {rates.factor_on:.3f}, {rates.factor_off:.3f}")
+        print(f"  accuracy                     {rates.accuracy}")
+        print(f"  accuracy, shuffled labels    {found.chance}")
+        print(f"  AUC (chance 0.5)             {rates.auc}")
+        if not found.decides:
+            print("  DOES NOT TELL THE CONDITIONS APART")
+    rates = next(iter(fits.values())).held_out
+    print(
+        f"shares of tokens of held-out texts ({rates.true_positive.n} with the condition, "
+        f"{rates.false_positive.n} without); 95 % intervals over texts, of shuffled labels "
+        f"the range"
+    )
+
+
+def _refuse_flags(kind: GateKind, **flags: Any) -> None:
+    """ValueError for a flag that the kind cannot honour: none is ignored."""
+    for name, value in flags.items():
+        if value not in (None, False):
+            flag = name.replace("_", "-")
+            other = next(k for k in GateKind if k is not kind)
+            message = (
+                f"[{flag}] expected --{flag} with --kind {other.value} only, got {kind.value}; "
+                f"leave it out"
+            )
+            raise ValueError(message)
+
+
+def _texts(source: Path, name: str) -> list[str]:
+    """The lines of a file that hold text."""
+    if not source.is_file():
+        message = f"[{name}] expected a file of texts, one a line, got {source}, which is none"
+        raise FileNotFoundError(message)
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        message = f"[{name}] expected UTF-8 text in {source}, got {error.reason}"
+        raise ValueError(message) from error
+    texts = [line for line in lines if line.strip()]
+    if not texts:
+        message = f"[{name}] expected a text a line, got none in {source}"
+        raise ValueError(message)
+    return texts
