@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class PlacedGate:
     """One block's gate on a device.
 
-    Scores are float32, row by row without a matrix product, so that a token's score does not depend
-    on how many share its batch, nor on TF32. A gate of scope "prompt" decides in the call that
-    begins the sequences and holds that for the calls that continue them from the cache; rows keep
-    their order between the two, as they do in generation without beams.
+    Scores are float32, row by row without a matrix product, so that whether a token is steered does
+    not depend on how many share its batch, nor on TF32. A gate of scope "prompt" decides in the
+    call that begins the sequences and holds that for the calls that continue them from the cache;
+    rows keep their order between the two, as they do in generation without beams.
     """
 
     def __init__(self, gate: Gate, clock: TokenClock, device: torch.device) -> None:
@@ -59,16 +59,21 @@ class PlacedGate:
         return factors if active is None else torch.where(active > 0, factors, 0.0)
 
     def _factors(self, states: Tensor) -> Tensor:
-        gate = self._gate
-        centred = states - self._mean
-        score = (centred * self._direction).sum(dim=-1)
-        if gate.measure == "cosine":
-            norm = torch.linalg.vector_norm(centred, dim=-1) * self._length
-            score = torch.where(norm > 0, score / norm, 0.0)
+        gate, score = self._gate, self.scores(states)
         if gate.width == 0.0:
             return (score >= gate.threshold).to(score.dtype)
         smooth = torch.sigmoid((score - gate.threshold) / gate.width)
-        return torch.where(smooth < gate.floor, 0.0, smooth)
+        # By the score, so that no rounding of the sigmoid decides whether a gate is closed.
+        return torch.where(score < gate.opening_score, 0.0, smooth)
+
+    def scores(self, states: Tensor) -> Tensor:
+        """(..., d_model) states to (...,) scores."""
+        centred = states - self._mean
+        score = (centred * self._direction).sum(dim=-1)
+        if self._gate.measure == "cosine":
+            norm = torch.linalg.vector_norm(centred, dim=-1) * self._length
+            score = torch.where(norm > 0, score / norm, 0.0)
+        return score
 
 
 def _wide(hidden: Tensor) -> Tensor:

@@ -167,7 +167,7 @@ def _print_fits(gated: Intervention, fits: dict[int, GateFit]) -> None:
         print(f"  mean factor with, without    {rates.factor_on:.3f}, {rates.factor_off:.3f}")
         print(f"  accuracy                     {rates.accuracy}")
         print(f"  accuracy, shuffled labels    {found.chance}")
-        print(f"  AUC (chance 0.5)             {rates.auc}")
+        print(f"  AUC (chance 0.5)             {rates.auc:.3f}, p {rates.auc_p:.3g}")
         if not found.decides:
             print("  DOES NOT TELL THE CONDITIONS APART")
     rates = next(iter(fits.values())).held_out

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cogit.gates.gate import DEFAULT_FLOOR, Gate, Measure, Scope
-from cogit.gates.rates import GateRates, Rate, assess, deciding_states
+from cogit.gates.rates import GateRates, Rate, accuracy, assess, deciding_states
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     Texts = Sequence[States]
     Learn = Callable[[list[NDArray[np.float64]], list[NDArray[np.float64]]], Gate]
 
-_LEAST_TEXTS = 6
-_LEAST_HELD = 3
+# Four texts of each condition can be labelled in 70 ways: fewer cannot reach the level.
+_LEAST_HELD = 4
+_LEAST_TEXTS = 2 * _LEAST_HELD
+_LEVEL = 0.05
 _SHUFFLES = 20
 # A smooth gate's sigmoid reaches ±4 at the mean scores of the two conditions: .98 and .02.
 _STEEPNESS = 8.0
@@ -43,8 +45,8 @@ class GateFit:
 
     @property
     def decides(self) -> bool:
-        """True where the conditions are told apart: the interval of the AUC lies above a half."""
-        return self.held_out.auc.low > 0.5
+        """True where held-out texts are told apart: an AUC that shuffled labels rarely reach."""
+        return self.held_out.auc_p <= _LEVEL
 
     def describe(self) -> str:
         """One line for people."""
@@ -52,7 +54,7 @@ class GateFit:
         return (
             f"{self.gate.describe()}; held out: opens on {rates.true_positive} with the condition, "
             f"{rates.false_positive} without; accuracy {rates.accuracy}, shuffled labels "
-            f"{self.chance.value:.3f}; AUC {rates.auc}"
+            f"{self.chance.value:.3f}; AUC {rates.auc:.3f}, p {rates.auc_p:.3g}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -233,13 +235,14 @@ def _fit(
     for shuffle in range(_SHUFFLES):
         rng = np.random.default_rng([seed, shuffle])
         control = learn(*_shuffled(train, rng))
-        accuracies.append(assess(control, *held).accuracy.value)
+        accuracies.append(accuracy(control, *held))
     chance = Rate(float(np.mean(accuracies)), min(accuracies), max(accuracies), _SHUFFLES)
     fit = GateFit(gate, rates, chance, (len(train[0]), len(train[1])))
     if not fit.decides and not allow_chance:
         message = (
-            f"[gate] expected conditions that held-out texts tell apart, got an AUC of {rates.auc} "
-            f"where 0.5 is chance; choose another block, give more texts or set allow_chance"
+            f"[gate] expected conditions that held-out texts tell apart, got an AUC of "
+            f"{rates.auc:.3f} (chance 0.5, p {rates.auc_p:.2g}); choose another "
+            f"block, give more texts or set allow_chance"
         )
         raise ValueError(message)
     return fit

@@ -31,7 +31,7 @@ class Gate:
                  = w·(h − m) / (|w| |h − m|)   measure "cosine", 0 where h = m
         factor   = 1 where score ≥ t, else 0               width 0: a hard gate
                  = sigmoid((score − t) / width), and        width > 0: a smooth one
-                   exactly 0 where that is below the floor
+                   exactly 0 where the sigmoid is below the floor
 
     h is the state at the end of the operator's block, before the operator; a token whose factor is
     0 keeps its state bit for bit. A factor between 0 and 1 scales the change, not the angle of a
@@ -99,12 +99,13 @@ class Gate:
 
     @property
     def opening_score(self) -> float:
-        """The score from which on the factor is more than 0."""
+        """The score from which on the gate is open: where the sigmoid reaches the floor."""
         if self.width == 0.0:
             return self.threshold
         if self.floor == 0.0:
             return -np.inf
-        return float(self.threshold + self.width * np.log(self.floor / (1.0 - self.floor)))
+        logit = np.log(self.floor / (1.0 - self.floor))
+        return float(np.float32(self.threshold + self.width * logit))
 
     def score(self, states: ArrayLike) -> NDArray[np.float64]:
         """Scores in float64. states: (..., d_model); returns (...,)."""
@@ -118,12 +119,14 @@ class Gate:
 
     def factor(self, score: ArrayLike) -> NDArray[np.float64]:
         """The factor of each score, in [0, 1]."""
-        above = np.asarray(score, np.float64) - self.threshold
+        scores = np.asarray(score, np.float64)
         if self.width == 0.0:
-            return np.asarray(above >= 0, np.float64)
+            return np.asarray(scores >= self.threshold, np.float64)
         # tanh does not overflow where exp would.
-        smooth: NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * above / self.width))
-        return np.where(smooth < self.floor, 0.0, smooth)
+        smooth: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(
+            0.5 * (scores - self.threshold) / self.width
+        )
+        return np.where(scores < self.opening_score, 0.0, smooth)
 
     def factors(self, states: ArrayLike, n_prompt: int) -> NDArray[np.float64]:
         """The factors of one sequence. states: (position, d_model); returns (position,)."""
@@ -150,9 +153,6 @@ class Gate:
             slack = slack * np.linalg.norm(self.direction.astype(np.float64))
         else:
             slack = np.divide(slack, centred, out=np.full_like(slack, 2.0), where=centred > 0)
-        if self.width > 0.0:
-            # The sigmoid itself rounds too; at its steepest it is a quarter of the score.
-            slack = slack + 4.0 * self.width * 4.0 * _EPS
         low, high = self.factor(score - slack), self.factor(score + slack)
         return self._spread(low, len(rows)), self._spread(high, len(rows))
 

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     States = NDArray[np.floating[Any]]
+    Scores = Sequence[NDArray[np.float64]]
 
 _Z = 1.959963984540054  # 95 %
+_PERMUTATIONS = 999
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class GateRates:
     closed, mean over texts with the condition and over those without. factor_on, factor_off: the
     mean factor. accuracy: the mean of both conditions' shares of tokens on the right side of a
     factor of a half, so that 0.5 is a coin. auc: the chance that a token with the condition scores
-    above one without. Intervals count texts, not tokens: tokens of a text are not independent.
+    above one without; auc_p: how often shuffled labels of the texts reach that. Intervals count
+    texts, not tokens: tokens of a text are not independent.
     """
 
     true_positive: Rate
@@ -47,7 +50,8 @@ class GateRates:
     factor_on: float
     factor_off: float
     accuracy: Rate
-    auc: Rate
+    auc: float
+    auc_p: float
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,40 +70,65 @@ def wilson(share: float, n: int) -> Rate:
     return Rate(float(share), float(low), float(high), n)
 
 
-def area_under_curve(
-    on: NDArray[np.float64], off: NDArray[np.float64], n_on: int, n_off: int
-) -> Rate:
-    """AUC of scores, ties at a half, with Hanley and McNeil's interval (1982) over n texts each."""
-    ordered = np.sort(off)
-    below, upto = (np.searchsorted(ordered, on, side) for side in ("left", "right"))
-    area = float((below + upto).mean() / (2 * len(off)))
-    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
-    variance = area * (1 - area) + (n_on - 1) * (q1 - area**2) + (n_off - 1) * (q2 - area**2)
-    half = _Z * np.sqrt(max(0.0, variance) / (n_on * n_off))
-    low, high = max(0.0, area - half), min(1.0, area + half)
-    return Rate(area, float(low), float(high), n_on + n_off)
+def area_under_curve(on: Scores, off: Scores, *, seed: int = 0) -> tuple[float, float]:
+    """AUC of the scores of some texts, ties at a half, and its one-sided p-value.
+
+    on, off: the token scores of each text. Every pair of texts weighs the same. The p-value comes
+    from 999 permutations of the texts' labels, so that it holds for few texts and many tokens.
+    """
+    texts = [np.sort(text) for text in (*on, *off)]
+    wins = np.array([[_wins(one, other) for other in texts] for one in texts])
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((1 + _PERMUTATIONS, len(texts)))
+    labels[:, : len(on)] = 1.0
+    labels[1:] = rng.permuted(labels[1:], axis=1)
+    areas = ((labels @ wins) * (1.0 - labels)).sum(axis=1) / (len(on) * len(off))
+    # Equal areas may differ in their last bits.
+    reached = (areas >= areas[0] - 1e-9).sum()
+    return float(areas[0]), float(reached / (1 + _PERMUTATIONS))
+
+
+def _wins(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """How often a score of one text exceeds one of the other; both sorted."""
+    below, upto = (np.searchsorted(other, one, side) for side in ("left", "right"))
+    return float((below + upto).mean() / (2 * len(other)))
 
 
 def assess(gate: Gate, on: Sequence[States], off: Sequence[States]) -> GateRates:
     """Rates of a gate. on, off: one array (token, d_model) a text."""
-    scores = {
-        name: [gate.score(deciding_states(gate.scope, text)) for text in texts]
-        for name, texts in (("on", on), ("off", off))
-    }
+    scores = _scores(gate, on, off)
     factors = {name: [gate.factor(text) for text in texts] for name, texts in scores.items()}
     opened = {name: _mean_share([f > 0 for f in found]) for name, found in factors.items()}
-    half = {name: _mean_share([f >= 0.5 for f in found]) for name, found in factors.items()}
     n_on, n_off = len(on), len(off)
+    auc, p_value = area_under_curve(scores["on"], scores["off"])
     return GateRates(
         true_positive=wilson(opened["on"], n_on),
         false_positive=wilson(opened["off"], n_off),
         factor_on=_mean_share(factors["on"]),
         factor_off=_mean_share(factors["off"]),
-        accuracy=wilson((half["on"] + 1.0 - half["off"]) / 2, n_on + n_off),
-        auc=area_under_curve(
-            np.concatenate(scores["on"]), np.concatenate(scores["off"]), n_on, n_off
-        ),
+        accuracy=wilson(accuracy(gate, on, off), n_on + n_off),
+        auc=auc,
+        auc_p=p_value,
     )
+
+
+def accuracy(gate: Gate, on: Sequence[States], off: Sequence[States]) -> float:
+    """The balanced accuracy of :class:`GateRates`, without its interval."""
+    scores = _scores(gate, on, off)
+    half = {
+        name: _mean_share([gate.factor(text) >= 0.5 for text in texts])
+        for name, texts in scores.items()
+    }
+    return (half["on"] + 1.0 - half["off"]) / 2
+
+
+def _scores(
+    gate: Gate, on: Sequence[States], off: Sequence[States]
+) -> dict[str, list[NDArray[np.float64]]]:
+    return {
+        name: [gate.score(deciding_states(gate.scope, text)) for text in texts]
+        for name, texts in (("on", on), ("off", off))
+    }
 
 
 def deciding_states(scope: str, states: States) -> NDArray[np.float64]:
