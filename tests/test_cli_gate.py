@@ -106,7 +106,7 @@ def test_the_report_for_people_and_what_the_file_then_does(
     # Off the topic the gated operator leaves the text as it is; on it, it does what it did.
     (tmp_path / "off").write_text("\n".join(off_topic(3, 9)), encoding="utf-8")
     (tmp_path / "on").write_text("\n".join(on_topic(3, 9)), encoding="utf-8")
-    found: dict[str, Any] = {}
+    found: dict[tuple[str, bool], Any] = {}
     for name in ("off", "on"):
         for file in (out, folder / "bare"):
             arguments = ["--model", str(folder / "model"), "--intervention", str(file)]

@@ -328,13 +328,14 @@ def test_a_prompt_gate_decides_for_each_sequence_of_a_batch() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
 @pytest.mark.parametrize("name", ["hard", "cosine", "smooth", "floored"])
 @pytest.mark.parametrize("scope", ["token", "prompt"])
-def test_gated_changes_are_verified(dtype: torch.dtype, name: str, scope: str) -> None:
-    options: dict[str, Any] = {
+def test_gated_changes_are_verified(dtype: torch.dtype, name: str, scope: Any) -> None:
+    forms: dict[str, dict[str, Any]] = {
         "hard": {},
         "cosine": {"measure": "cosine"},
         "smooth": {"width": 3.0},
         "floored": {"width": 3.0, "floor": 0.5},
-    }[name]
+    }
+    options = forms[name]
     backend = tiny_backend(dtype=dtype)
     made = split(backend, 0, [probe_ids(backend)], **options)
     gated = steering(backend, range(N_LAYERS)).gated(replace(made, scope=scope))

@@ -243,7 +243,7 @@ def condition(
     return made[0], made[1]
 
 
-FITS = {
+FITS: dict[str, Any] = {
     "cosine": lambda *x, **o: fit_similarity_gate(*x, **o),
     "projection": lambda *x, **o: fit_similarity_gate(*x, measure="projection", **o),
     "smooth": lambda *x, **o: fit_similarity_gate(*x, smooth=True, **o),
@@ -298,6 +298,22 @@ def test_rates_come_from_texts_that_the_fit_has_not_seen() -> None:
     )
     assert abs(fit.held_out.accuracy.value - 0.5) < 0.4
     assert not fit.decides
+
+
+@pytest.mark.parametrize("width", [D, 300], ids=["narrow", "wide"])
+def test_states_that_hardly_vary_make_no_noise_loud(width: int) -> None:
+    """Two axes vary, eight are asked for: the direction stays within the two."""
+    rng = np.random.default_rng(0)
+    made = []
+    for sign in (1, -1):
+        texts = [np.full((4, width), 7.0) for _ in range(12)]
+        for text in texts:
+            text[:, 0] += sign + 0.1 * rng.standard_normal(4)
+            text[:, 1] += rng.standard_normal(4)
+        made.append(texts)
+    fit = fit_learned_gate(*made)
+    assert fit.held_out.accuracy.value == 1.0
+    assert np.abs(fit.gate.direction[2:]).max() < 1e-6 * abs(fit.gate.direction[0])
 
 
 def test_fits_are_the_same_again_and_differ_by_seed() -> None:

@@ -28,6 +28,7 @@ _SHUFFLES = 20
 _STEEPNESS = 8.0
 _RIDGE = 1e-2
 _ITERATIONS = 500
+_CLEAR = 1e-10
 
 
 @dataclass(frozen=True)
@@ -313,8 +314,12 @@ def _principal_axes(centred: NDArray[np.float64], n: int) -> NDArray[np.float64]
     n = min(n, rows - 1, width)
     if n < 1:
         return np.zeros((width, 0))
-    if width <= rows:
-        return np.asarray(np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :n])
-    axes = centred.T @ np.linalg.eigh(centred @ centred.T)[1][:, ::-1][:, :n]
-    length = np.linalg.norm(axes, axis=0)
-    return np.asarray(axes[:, length > 0] / length[length > 0])
+    wide = width > rows
+    values, vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+    # Below this part of the largest an axis is rounding, and a fit would make it loud.
+    kept = values[::-1][:n] > _CLEAR * values[-1]
+    axes = vectors[:, ::-1][:, :n][:, kept]
+    if wide:
+        axes = centred.T @ axes
+        axes /= np.linalg.norm(axes, axis=0)
+    return np.asarray(axes)
