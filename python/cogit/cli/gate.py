@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -102,7 +103,7 @@ def command(
     token's state stays bit for bit; where it opens the operator acts. A block whose held-out texts
     cannot be told apart is refused.
     """
-    shared: dict[str, Any] = {
+    options: dict[str, Any] = {
         "scope": scope.value,
         "held_out": held_out,
         "seed": seed,
@@ -110,52 +111,70 @@ def command(
     }
     if kind is GateKind.learned:
         _refuse_flags(kind, measure=measure, smooth=smooth, max_false_positive=max_false_positive)
-        options = shared if coordinates is None else shared | {"n_coordinates": coordinates}
+        options |= {} if coordinates is None else {"n_coordinates": coordinates}
     else:
         _refuse_flags(kind, coordinates=coordinates)
-        options = shared | {"smooth": smooth, "max_false_positive": max_false_positive}
+        options |= {"smooth": smooth, "max_false_positive": max_false_positive}
         options["measure"] = (measure or MeasureChoice.cosine).value
-    texts = _texts(on, "on"), _texts(off, "off")
-    if not out.parent.is_dir():
-        message = f"[out] expected an existing folder, got {out.parent}; create it first"
+    request = _Request(intervention, on, off, out, kind, options)
+    source = ModelSource.choose(BackendChoice.transformers, model)
+    _execute(request, source, Runtime(device, dtype, threads), json_output=json_output)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The files of one call and the options of the fit."""
+
+    intervention: Path
+    on: Path
+    off: Path
+    out: Path
+    kind: GateKind
+    options: dict[str, Any]
+
+
+def _execute(
+    request: _Request, source: ModelSource, runtime: Runtime, *, json_output: bool
+) -> None:
+    """Read, fit, write, report."""
+    on, off = _texts(request.on, "on"), _texts(request.off, "off")
+    if not request.out.parent.is_dir():
+        message = f"[out] expected an existing folder, got {request.out.parent}; create it first"
         raise FileNotFoundError(message)
 
     from cogit.gates import fit_learned_gate, fit_similarity_gate
     from cogit.gating import fit_gates
     from cogit.intervention import Intervention
 
-    stored = Intervention.load(intervention)
-    source = ModelSource.choose(BackendChoice.transformers, model)
-    runtime = Runtime(device, dtype, threads)
-    fit = fit_learned_gate if kind is GateKind.learned else fit_similarity_gate
+    stored = Intervention.load(request.intervention)
+    chosen = fit_learned_gate if request.kind is GateKind.learned else fit_similarity_gate
+    fit = partial(chosen, **request.options)
     with open_model(BackendChoice.transformers, source.path, runtime) as backend:
         running = describe_runtime(backend, runtime)
-        say("model", f"{display_name(source)} ({source.origin}), {dtype.value}, {backend.name}")
-        say("intervention", f"{intervention}: {stored.describe()}")
-        say("texts", f"{len(texts[0])} with the condition, {len(texts[1])} without")
-        gated, fits = fit_gates(
-            backend, stored, *texts, fit=partial(fit, **options), show_progress=True
-        )
+        say("model", f"{display_name(source)} ({source.origin}), {running['dtype']}")
+        say("intervention", f"{request.intervention}: {stored.describe()}")
+        say("texts", f"{len(on)} with the condition, {len(off)} without")
+        gated, fits = fit_gates(backend, stored, on, off, fit=fit, show_progress=True)
         identity = backend.identity
-    gated.save(out)
-    say("wrote", f"{out}: {gated.describe()}")
-    if json_output:
-        print_json(
-            {
-                "intervention": str(intervention),
-                "out": str(out),
-                "content_hash": gated.content_hash,
-                "replaced_gates": sorted(stored.gates),
-                "model": identity.to_json(),
-                **running,
-                "on": {"file": str(on), "texts": len(texts[0])},
-                "off": {"file": str(off), "texts": len(texts[1])},
-                "options": {"kind": kind.value, **options},
-                "blocks": {str(block): found.to_json() for block, found in fits.items()},
-            }
-        )
-    else:
+    gated.save(request.out)
+    say("wrote", f"{request.out}: {gated.describe()}")
+    if not json_output:
         _print_fits(gated, fits)
+        return
+    print_json(
+        {
+            "intervention": str(request.intervention),
+            "out": str(request.out),
+            "content_hash": gated.content_hash,
+            "replaced_gates": sorted(stored.gates),
+            "model": identity.to_json(),
+            **running,
+            "on": {"file": str(request.on), "texts": len(on)},
+            "off": {"file": str(request.off), "texts": len(off)},
+            "options": {"kind": request.kind.value, **request.options},
+            "blocks": {str(block): found.to_json() for block, found in fits.items()},
+        }
+    )
 
 
 def _print_fits(gated: Intervention, fits: dict[int, GateFit]) -> None:
