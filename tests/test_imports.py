@@ -41,9 +41,9 @@ LEVELS = [
     },
     {"kernels", "activations", "states", "states_json", "sweep", "sweep_report", "sweep_result"},
     {"extractors", "subspace"},
-    {"operators"},
+    {"operators", "gates"},
     {"intervention"},
-    {"backends", "verify"},
+    {"backends", "verify", "gating"},
     {
         "evaluation",
         "training",

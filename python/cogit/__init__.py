@@ -22,6 +22,7 @@ _HOME = {
     "ContrastPair": "pairs",
     "Dense": "operators",
     "Diagonal": "operators",
+    "Gate": "gates",
     "Householder": "operators",
     "Intervention": "intervention",
     "InterventionError": "errors",
@@ -35,7 +36,10 @@ _HOME = {
     "SamplingOptions": "sampling",
     "Subspace": "subspace",
     "Unitary": "operators",
+    "fit_gates": "gating",
+    "fit_learned_gate": "gates",
     "fit_operator": "operators",
+    "fit_similarity_gate": "gates",
     "fit_subspace": "subspace",
     "load_backend": "backends",
     "load_pairs": "pairs",
@@ -54,6 +58,7 @@ __all__ = [
     "ContrastPair",
     "Dense",
     "Diagonal",
+    "Gate",
     "Householder",
     "Intervention",
     "InterventionError",
@@ -68,7 +73,10 @@ __all__ = [
     "Subspace",
     "Unitary",
     "__version__",
+    "fit_gates",
+    "fit_learned_gate",
     "fit_operator",
+    "fit_similarity_gate",
     "fit_subspace",
     "load_backend",
     "load_pairs",
@@ -79,6 +87,8 @@ if TYPE_CHECKING:
     from cogit.activations import Activations, record
     from cogit.backends import load_backend
     from cogit.errors import ArtefactError, BackendMissingError, InterventionError
+    from cogit.gates import Gate, fit_learned_gate, fit_similarity_gate
+    from cogit.gating import fit_gates
     from cogit.intervention import Intervention
     from cogit.layers import LayerRange
     from cogit.operators import (

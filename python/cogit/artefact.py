@@ -27,8 +27,18 @@ _MAX_FILE = 16 * 2**30
 Tensors = Mapping[str, "NDArray[Any]"]
 
 
-def write(path: str | Path, kind: str, tensors: Tensors, metadata: Mapping[str, Any]) -> Path:
-    """Save tensors and metadata to ``path``. ArtefactError if a tensor is not finite."""
+def write(
+    path: str | Path,
+    kind: str,
+    tensors: Tensors,
+    metadata: Mapping[str, Any],
+    *,
+    version: int = FORMAT_VERSION,
+) -> Path:
+    """Save tensors and metadata to ``path``. ArtefactError if a tensor is not finite.
+
+    version: a higher one where an older reader would overlook what decides the output.
+    """
     from safetensors.numpy import save
 
     target = Path(path)
@@ -36,7 +46,7 @@ def write(path: str | Path, kind: str, tensors: Tensors, metadata: Mapping[str, 
     _check_finite(target, arrays)
     header = {
         "format": "cogit",
-        "format_version": str(FORMAT_VERSION),
+        "format_version": str(version),
         "kind": kind,
         "json": json.dumps(metadata, sort_keys=True, allow_nan=False),
     }
@@ -61,8 +71,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
-def read(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def read(
+    path: str | Path, kind: str, *, newest: int = FORMAT_VERSION
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Load tensors and metadata, checking container, version and kind.
+
+    newest: the highest format version that is understood for this kind.
 
     Raises FileNotFoundError, or ArtefactError naming what is wrong: truncated, not safetensors,
     not written by cogit, another version, another kind, not finite.
@@ -80,7 +94,7 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str
     try:
         with safe_open(source, framework="np") as stream:
             header = stream.metadata() or {}
-            metadata = _check_header(source, kind, header)
+            metadata = _check_header(source, kind, header, newest)
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, TypeError, KeyError) as error:
         message = f"[load] expected a whole safetensors file, got {source}: {_one_line(error)}"
@@ -108,13 +122,18 @@ def _sorted_header(data: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + data[start:]
 
 
-def _check_header(source: Path, kind: str, header: Mapping[str, str]) -> dict[str, Any]:
+def _check_header(
+    source: Path, kind: str, header: Mapping[str, str], newest: int
+) -> dict[str, Any]:
     if header.get("format") != "cogit":
         message = f"[load] expected a file written by cogit, got {source} of another origin"
         raise ArtefactError(message)
-    if header.get("format_version") != str(FORMAT_VERSION):
+    if header.get("format_version") not in [str(v) for v in range(FORMAT_VERSION, newest + 1)]:
+        versions = (
+            f"{FORMAT_VERSION}" if newest == FORMAT_VERSION else f"{FORMAT_VERSION}..{newest}"
+        )
         message = (
-            f"[load] expected format version {FORMAT_VERSION}, got {header.get('format_version')} "
+            f"[load] expected format version {versions}, got {header.get('format_version')} "
             f"in {source}; use the cogit release that wrote it"
         )
         raise ArtefactError(message)

@@ -135,6 +135,7 @@ def _intervention(source: Path) -> Facts:
                 "rank": fold.rank,
                 "constant_norm": float(np.linalg.norm(fold.c.astype(np.float64))),
                 "restores_norm": fold.restore,
+                "gate": loaded.gates[layer].parameters() if layer in loaded.gates else None,
             }
         )
     return {

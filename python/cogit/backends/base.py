@@ -118,7 +118,8 @@ class Backend(ABC):
 
         ``verify`` first runs a probe that compares the change that lands with the analytic one at
         every block and position, and zero elsewhere. Raises InterventionError when the model has
-        another shape, when a change does not land as asked, or when it changes nothing.
+        another shape, when a change does not land as asked, when it changes nothing, or when a gate
+        can never open.
         """
         from cogit.verify import verify_application
 
@@ -129,6 +130,8 @@ class Backend(ABC):
             )
             raise ValueError(message)
         intervention.identity.require_same_shape(self.identity)
+        if not control and intervention.strength != 0.0:
+            _require_openable(intervention)
         if not control and intervention.strength != 0.0 and intervention.changes_nothing():
             message = (
                 f"[steer] expected operators that change something, got zeros in "
@@ -208,3 +211,13 @@ class Backend(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _require_openable(intervention: Intervention) -> None:
+    for layer in intervention.never_opening():
+        message = (
+            f"[steer] expected gates that some state can open, got a "
+            f"{intervention.gates[layer].describe()} at block {layer}, which none "
+            f"can; fit it again, or use control=True for a control"
+        )
+        raise InterventionError(message)

@@ -9,6 +9,7 @@ import torch
 
 from cogit import kernels
 from cogit.affine import Affine
+from cogit.backends.gate_hook import PlacedGate
 from cogit.intervention import Intervention
 from cogit.kernels import plain
 
@@ -28,6 +29,7 @@ class TokenClock:
     def __init__(self) -> None:
         self.positions: Tensor | None = None  # (batch, position), -1 for padding
         self.forced_prompt: Sequence[int] | None = None  # per row, over what a call implies
+        self.starts = False  # whether the present call begins its sequences
         self._prompt: Tensor | None = None  # (batch,)
 
     def before_forward(
@@ -53,7 +55,8 @@ class TokenClock:
             )
             raise ValueError(message)
         self.positions = positions
-        if past == 0:
+        self.starts = past == 0
+        if self.starts:
             self._prompt = total
 
     def after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -62,17 +65,29 @@ class TokenClock:
 
     def active(self, intervention: Intervention) -> Tensor | None:
         """A (batch · position,) mask of the tokens to steer; None where all of them are."""
+        positions, lengths = self._now()
+        windows = [intervention.positions.window(n) for n in lengths]
+        last = torch.iinfo(torch.long).max
+        begin = positions.new_tensor([b for b, _ in windows])[:, None]
+        end = positions.new_tensor([last if e is None else e for _, e in windows])[:, None]
+        inside = (positions >= begin) & (positions < end) & (positions >= 0)
+        return None if bool(inside.all()) else inside.reshape(-1)
+
+    def prompt_tokens(self) -> Tensor:
+        """A (batch, position) mask of the prompt, without its first token where there are more."""
+        positions, lengths = self._now()
+        end = positions.new_tensor([max(1, n) for n in lengths])[:, None]
+        # Padding is at -1. What is not there yet cannot make up for a first token left out.
+        begin = torch.where(torch.minimum(end, positions.amax(dim=1, keepdim=True) + 1) > 1, 1, 0)
+        return (positions >= begin) & (positions < end)
+
+    def _now(self) -> tuple[Tensor, list[int]]:
+        """The present call's positions and each row's prompt length."""
         if self.positions is None or self._prompt is None:
             message = "[steer] expected a call of the whole model before its blocks run"
             raise ValueError(message)
-        window = intervention.positions.window
         lengths = self._prompt.tolist() if self.forced_prompt is None else self.forced_prompt
-        windows = [window(int(n)) for n in lengths]
-        last = torch.iinfo(torch.long).max
-        begin = self.positions.new_tensor([b for b, _ in windows])[:, None]
-        end = self.positions.new_tensor([last if e is None else e for _, e in windows])[:, None]
-        inside = (self.positions >= begin) & (self.positions < end) & (self.positions >= 0)
-        return None if bool(inside.all()) else inside.reshape(-1)
+        return self.positions, [int(n) for n in lengths]
 
 
 class SteeringHooks:
@@ -87,10 +102,15 @@ class SteeringHooks:
         self._steered_at: Tensor | None = None
         some = next(blocks.parameters())
         folds = {} if intervention.strength == 0.0 else intervention.folds()
+        gates = {
+            layer: PlacedGate(gate, clock, some.device)
+            for layer, gate in intervention.gates.items()
+        }
         self._handles = [
             # First, so that whoever else watches a block's output sees the steered one.
             blocks[layer].register_forward_hook(
-                self._hook(applier(affine, some.device, some.dtype)), prepend=True
+                self._hook(applier(affine, some.device, some.dtype), gates.get(layer)),
+                prepend=True,
             )
             for layer, affine in folds.items()
         ]
@@ -100,13 +120,17 @@ class SteeringHooks:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, apply: Apply) -> Callable[..., Any]:
+    def _hook(self, apply: Apply, gate: PlacedGate | None) -> Callable[..., Any]:
         def steer_output(module: nn.Module, args: Any, output: Any) -> Any:
             steered = self._steered_now()
+            hidden = hidden_of(output)
+            if gate is not None:
+                gate.watch(hidden)
             if steered is False:
                 return None
-            hidden = hidden_of(output)
             rows = None if steered is True else steered
+            if gate is not None:
+                rows = gate.strengths(hidden, rows)
             return with_hidden(output, apply(hidden.contiguous(), rows))
 
         return steer_output

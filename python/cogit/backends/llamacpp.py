@@ -139,6 +139,13 @@ class LlamaCppBackend(Backend):
         if intervention is None:
             engine.detach()
             return
+        if intervention.gates:
+            message = (
+                f"[llamacpp] expected an intervention without gates, got one gated at "
+                f"{describe_blocks(intervention.gates)}: this backend steers every token of its "
+                f"positions; use --backend transformers, or take the gates off (ungated())"
+            )
+            raise InterventionError(message)
         previous = self._intervention.layers if self._intervention else ()
         for layer in set(previous) - set(intervention.layers):
             engine.clear_ops(layer)

@@ -121,7 +121,7 @@ def _restricted(stored: Intervention, layers: LayerRange | None) -> Intervention
             f"{describe_blocks(stored.layers)}, got {layers} with {describe_blocks(missing)}"
         )
         raise ValueError(message)
-    return replace(stored, operators={block: stored.operators[block] for block in wanted})
+    return stored.on_blocks(wanted)
 
 
 def kinds(intervention: Intervention) -> list[str]:
@@ -185,6 +185,8 @@ def _introduce(
         f"{describe_blocks(intervention.layers)}, strength {intervention.strength:g}, positions "
         f"{intervention.positions}",
     )
+    for block, gate in intervention.gates.items():
+        say("gated", f"block {block}: {gate.describe()}")
     if intervention.strength == 0.0:
         say("control", "strength 0 steers nothing: this is the unsteered model")
     if not request.prompts and request.prompt_file is None:
@@ -233,6 +235,7 @@ def _facts(
         "strength": intervention.strength,
         "control": intervention.changes_nothing(),
         "positions": asdict(intervention.positions),
+        "gates": {str(b): gate.parameters() for b, gate in intervention.gates.items()},
         "seed": request.sampling.seed,
         "sampling": asdict(request.sampling),
         "verified": verification is not None,
@@ -243,6 +246,8 @@ def _facts(
             "worst_error": verification.worst_error,
             "logit_change": verification.logit_change,
             "n_positions": verification.n_positions,
+            "gate_open": {str(b): n for b, n in verification.gate_open.items()},
+            "gate_undecided": verification.gate_undecided,
         },
     }
 

@@ -29,6 +29,8 @@ def command(
         if name == "operators":
             for operator in value:
                 print(f"{'block ' + str(operator['block']):<16}{_operator(operator)}")
+                if operator["gate"] is not None:
+                    print(f"{'  gate':<16}{_plain(operator['gate'])}")
         else:
             print(f"{name.replace('_', ' '):<16}{_plain(value)}")
 
