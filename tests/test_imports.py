@@ -32,7 +32,17 @@ LEVELS = [
     {"operators"},
     {"intervention"},
     {"backends", "verify"},
-    {"evaluation", "manifest", "report", "parity", "demo", "doctor", "inspection"},
+    {
+        "evaluation",
+        "manifest",
+        "report",
+        "parity",
+        "demo",
+        "doctor",
+        "inspection",
+        "training",
+        "autofit",
+    },
     {"cli"},
 ]
 HEAVY = ["torch", "transformers", "llama_cpp", "scipy", "matplotlib", "rich", "typer", "pydantic"]

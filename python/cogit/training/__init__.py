@@ -1,0 +1,3 @@
+"""Learning operators by gradients."""
+
+from __future__ import annotations
