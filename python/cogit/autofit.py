@@ -64,7 +64,7 @@ class Recipe:
     operator: str = "unitary"
     method: str = "plane"
     angle: float = 60.0
-    gain: float = 1.0
+    gain: float = 1.5
     k: int = 4
     restore: bool = False
 
@@ -176,7 +176,7 @@ def _lines(text: str) -> list[str]:
 
 
 def thirds(texts: Sequence[str], seed: int) -> tuple[list[str], list[str], list[str]]:
-    """Neutral texts to train on, for the choice, and for the report; ValueError for fewer than 3."""
+    """Neutral texts to train on, for the choice, and for the report; at least 3 in all."""
     if len(texts) < 3:
         message = f"[neutral] expected at least 3 neutral texts, got {len(texts)}; add some"
         raise ValueError(message)
@@ -288,17 +288,39 @@ def open_prompts(backend: Backend, pairs: Iterable[ContrastPair]) -> list[str]:
 
 
 def verdict(
-    flips: FlipReport | None, score: Score | None, budget: Budget
+    flips: Iterable[FlipReport],
+    score: Score | None,
+    shuffled_contrast: Sequence[float],
+    budget: Budget,
 ) -> tuple[str, dict[str, bool]]:
-    """``effect`` only where every criterion that could be measured holds, and the criteria."""
+    """``effect``, ``effect beyond the budget`` or ``no effect``, and the criteria.
+
+    flips: on held-out states, one a steered block. score: on held-out pairs, where there is a
+    model; the shuffled fits are then compared by contrast, which no clamp or half turn can fake.
+    Without anything held out nothing is judged.
+    """
+    reports = list(flips)
     criteria: dict[str, bool] = {}
-    if flips is not None:
-        low = flips.fitted.interval[0]
-        criteria["flips more than the identity"] = low > flips.identity.interval[1]
-        criteria["flips more than shuffled fits"] = low > flips.shuffled.rate
-        criteria["keeps the target's own class"] = flips.kept.interval[0] > 0.5
+    if reports:
+        criteria["flips more than the identity"] = all(
+            one.fitted.interval[0] > one.identity.interval[1] for one in reports
+        )
+        criteria["keeps the target's own class"] = all(
+            one.kept.interval[0] > 0.5 for one in reports
+        )
     if score is not None:
-        criteria["contrast above zero on held-out pairs"] = score.interval.low > 0
+        low = score.interval.low if np.isfinite(score.per_pair).all() else -np.inf
+        criteria["contrast above zero on held-out pairs"] = low > 0
+        criteria["contrast above every shuffled fit's"] = low > max(shuffled_contrast, default=0.0)
+    elif reports:
+        criteria["flips more than shuffled fits"] = all(
+            one.fitted.interval[0] > one.shuffled.rate for one in reports
+        )
+    if not criteria:
+        return "not judged: nothing was held out", criteria
+    found = "effect" if all(criteria.values()) else "no effect"
+    if score is not None:
         criteria["within the budget on held-out texts"] = score.within(budget)
-    holds = bool(criteria) and all(criteria.values())
-    return ("effect" if holds else "no effect"), criteria
+        if found == "effect" and not score.within(budget):
+            found = "effect beyond the budget"
+    return found, criteria

@@ -125,12 +125,7 @@ class TeacherForced:
 
     def divergence(self, intervention: Intervention) -> float:
         """KL on neutral texts, nats per token, mean of both directions."""
-        found: list[float] = []
-        for sign in SIGNS:
-            with self._backend.steer(_towards(intervention, sign), verify=False):
-                logits = self._backend.logits(self._neutral)
-            found.append(measures.token_divergence(self._plain_neutral, logits))
-        return float(np.mean(found))
+        return _divergence(self._backend, intervention, self._neutral, self._plain_neutral)
 
     def at_budget(
         self, intervention: Intervention, budget: Budget, factors: Iterable[float]
@@ -190,6 +185,25 @@ class TeacherForced:
         """(2, pair) log-likelihoods of the positive and the negative texts, as steered now."""
         values = measures.log_likelihoods(self._backend, self._texts)
         return np.array([value.sum() for value in values]).reshape(2, -1)
+
+
+def neutral_divergence(backend: Backend, intervention: Intervention, texts: Sequence[str]) -> float:
+    """KL on neutral texts, nats per token, mean of both directions."""
+    ids = [backend.tokenize(text) for text in texts]
+    return _divergence(backend, intervention, ids, backend.logits(ids))
+
+
+def _divergence(
+    backend: Backend,
+    intervention: Intervention,
+    ids: Sequence[Sequence[int]],
+    plain: Sequence[NDArray[np.float32]],
+) -> float:
+    found: list[float] = []
+    for sign in SIGNS:
+        with backend.steer(_towards(intervention, sign), verify=False):
+            found.append(measures.token_divergence(plain, backend.logits(ids)))
+    return float(np.mean(found))
 
 
 def _towards(intervention: Intervention, sign: int) -> Intervention:

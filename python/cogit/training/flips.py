@@ -125,7 +125,7 @@ def flip_report(
     draws: int = 20,
     seed: int = 0,
 ) -> FlipReport:
-    """Flips of held-out states by an operator, and by fits to shuffled copies of its training split.
+    """Flips of held-out states by an operator, and by fits to shuffled copies of its data.
 
     fit: activations to an operator for ``layer``, the way the operator was fitted. draws: how many
     shuffled copies; one of them alone says little.
