@@ -23,7 +23,7 @@ _NEGLIGIBLE = 1e-9
 class LiftedUnitary:
     """U = cayley of X Yᴴ - Y Xᴴ on C^(k+1), and the reference amplitude c, as real leaves.
 
-    X, Y: (k+1, rank, 2) float64, real and imaginary parts. log_gain: () float64; c is the starting
+    X, Y: (k+1, rank, 2) float64, real and imaginary parts. log_gain: (1,) float64; c is the starting
     amplitude times its exponential. All three require gradients; float64, since k+1 is small.
     """
 
@@ -41,7 +41,7 @@ class LiftedUnitary:
         first, second = _factors(start.matrix, kept)
         self.start = start
         self.X, self.Y = (_leaf(factor) for factor in (first, second))
-        self.log_gain = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        self.log_gain = torch.zeros(1, dtype=torch.float64, requires_grad=True)
 
     def leaves(self) -> dict[str, Tensor]:
         """The trained tensors by name."""
@@ -61,7 +61,7 @@ class LiftedUnitary:
         """What has been learned so far, as an ordinary operator."""
         with torch.no_grad():
             matrix = self._cayley().dense().numpy()
-            amplitude = self.start.amplitude * math.exp(float(self.log_gain))
+            amplitude = self.start.amplitude * math.exp(float(self.log_gain[0]))
         return Unitary(
             self.start.mean, self.start.basis, matrix, amplitude, restore=self.start.restore
         )

@@ -19,9 +19,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,72 +29,29 @@ import numpy as np
 import torch
 
 from cogit.errors import ArtefactError
-from cogit.evaluation.teacher_forced import Budget, Score, TeacherForced
+from cogit.evaluation.teacher_forced import Score, TeacherForced
 from cogit.intervention import Intervention
 from cogit.operators import Unitary
-from cogit.pairs import ContrastPair
 from cogit.progress import track
 from cogit.training import refine_state
 from cogit.training.lifted import LiftedUnitary
+from cogit.training.refine_objective import RefineData, RefineSettings, objective
 from cogit.training.refine_state import Progress
-from cogit.training.steered_pass import SteeredPass, token_log_likelihoods
+from cogit.training.steered_pass import SteeredPass
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from cogit.backends.transformers import TransformersBackend
 
+__all__ = ["FACTORS", "RefineData", "RefineSettings", "Refined", "refine"]
+
 # Multiples of the trained strength at which an evaluation looks for the budget.
 FACTORS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.4)
-_SIGNS = (1.0, -1.0)
 _CLIP = 1.0
 _LAST_RATE = 0.1
-
-
-@dataclass(frozen=True)
-class RefineSettings:
-    """How an operator is refined.
-
-    steps: at most. learning_rate: Adam's first; it falls by a cosine to a tenth. batch_pairs,
-    batch_neutral: texts a step. strengths: λ is drawn evenly from here. kl_price: nats of the
-    objective for a nat of KL per neutral token. target_price: for a nat that the target's texts
-    lose per token. evaluate_every, patience: evaluations, and how many without a better effect end
-    the training. checkpoint_every: steps. rank: of the generator, k+1 unless given.
-    """
-
-    steps: int = 300
-    learning_rate: float = 0.02
-    batch_pairs: int = 12
-    batch_neutral: int = 6
-    strengths: tuple[float, float] = (0.5, 1.0)
-    kl_price: float = 20.0
-    target_price: float = 20.0
-    evaluate_every: int = 25
-    patience: int = 5
-    checkpoint_every: int = 25
-    rank: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        whole = (self.batch_pairs, self.batch_neutral, self.evaluate_every, self.patience)
-        low, high = self.strengths
-        if min(*whole, self.steps, self.checkpoint_every) < 1 or not 0 < low <= high:
-            message = f"[refine] expected positive sizes and 0 < low <= high strengths, got {self}"
-            raise ValueError(message)
-        if not self.learning_rate > 0 or min(self.kl_price, self.target_price) < 0:
-            message = f"[refine] expected a positive learning rate and prices >= 0, got {self}"
-            raise ValueError(message)
-
-
-@dataclass(frozen=True)
-class RefineData:
-    """Texts to train on, and others that decide when to stop; held-out ones belong to neither."""
-
-    pairs: Sequence[ContrastPair]
-    neutral: Sequence[str]
-    check_pairs: Sequence[ContrastPair]
-    check_neutral: Sequence[str]
-    budget: Budget = field(default_factory=Budget)
+# Nats per pair: less is the rounding of float32 logits, and no better effect.
+_LEAST_GAIN = 1e-4
 
 
 @dataclass(frozen=True)
@@ -158,7 +115,7 @@ class _Run:
         on_step: Callable[[dict[str, Any]], None] | None,
     ) -> None:
         self.backend, self.data, self.settings = backend, data, settings
-        self.start = _at_full_strength(start)
+        self.start, self.given = _at_full_strength(start), start.content_hash
         _require_unsteered(backend)
         start.identity.require_same_shape(backend.identity)
         self.trained = {
@@ -218,7 +175,7 @@ class _Run:
             group["lr"] = settings.learning_rate * _rate(step / settings.steps)
         self.optimiser.zero_grad()
         rows = [[ids for pair in pairs for ids in pair], neutral]
-        parts = _objective(self.steered, self.trained, rows, strength, settings)
+        parts = objective(self.steered, self.trained, rows, strength, settings)
         loss = parts["loss"]
         if not bool(torch.isfinite(loss)):
             message = (
@@ -242,7 +199,7 @@ class _Run:
         if found is not None:
             factor, score = found
             row |= {"factor": factor, "effect": score.contrast, "neutral_kl": score.neutral_kl}
-        if found is not None and found[1].contrast > progress.best_effect:
+        if found is not None and found[1].contrast > progress.best_effect + _LEAST_GAIN:
             progress.best_factor, progress.best_effect = found[0], found[1].contrast
             progress.best_step, progress.stale = progress.step, 0
             progress.best = {
@@ -282,7 +239,7 @@ class _Run:
             "refined": {
                 **asdict(self.settings),
                 "strengths": list(self.settings.strengths),
-                "start": self.start.content_hash,
+                "start": self.given,
                 "best_step": progress.best_step,
                 "steps_done": progress.step,
             },
@@ -346,7 +303,7 @@ class _Run:
         """Of all that must be the same for a resumed run to end as the first would have."""
         facts = {
             "settings": asdict(self.settings),
-            "start": self.start.content_hash,
+            "start": self.given,
             "model": self.backend.identity.to_json(),
             "pairs": [[p.positive, p.negative] for p in self.data.pairs],
             "neutral": list(self.data.neutral),
@@ -355,41 +312,6 @@ class _Run:
             "budget": asdict(self.data.budget),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _objective(
-    steered: SteeredPass,
-    trained: dict[int, LiftedUnitary],
-    rows: list[list[list[int]]],
-    strength: float,
-    settings: RefineSettings,
-) -> dict[str, Tensor]:
-    """The loss and its parts; rows are the texts of the pairs (alternating) and neutral ones."""
-    texts, neutral = rows
-    with torch.no_grad():
-        plain = steered.run([*texts, *neutral], None)
-        plain_sums = token_log_likelihoods(plain, len(texts)).sum(dim=1)
-    preference, divergence, loss_of_target = [], [], []
-    for sign in _SIGNS:
-        maps = {layer: one.signal_map(sign * strength) for layer, one in trained.items()}
-        now = steered.run([*texts, *neutral], maps)
-        added = token_log_likelihoods(now, len(texts)).sum(dim=1) - plain_sums
-        target, opposite = (added[0::2], added[1::2]) if sign > 0 else (added[1::2], added[0::2])
-        preference.append(torch.nn.functional.softplus(opposite - target).mean())
-        divergence.append(now.divergence_from(plain, first=len(texts)))
-        lengths = now.predicted[: len(texts)].sum(dim=1)[0 if sign > 0 else 1 :: 2]
-        loss_of_target.append(torch.relu(-target.sum() / lengths.sum()))
-    parts = {
-        "preference": torch.stack(preference).mean(),
-        "neutral_kl": torch.stack(divergence).mean(),
-        "target_loss": torch.stack(loss_of_target).mean(),
-    }
-    loss = (
-        parts["preference"]
-        + settings.kl_price * parts["neutral_kl"]
-        + settings.target_price * parts["target_loss"]
-    )
-    return {"loss": loss, **parts}
 
 
 def _rate(done: float) -> float:
@@ -428,6 +350,8 @@ def _at_full_strength(start: Intervention) -> Intervention:
             f"{start.positions}; set them on the result"
         )
         raise ValueError(message)
+    if start.strength == 1.0:
+        return start
     operators = {
         layer: replace(operator, matrix=power(operator.matrix, start.strength))
         for layer, operator in _unitaries(start).items()
