@@ -83,7 +83,7 @@ TARGETS = (
     Target(
         "refine", "refine.kl0_01.override", "ratio >=", 1.0, "held out, at least a closed form's"
     ),
-    Target("refine", "refine.kl0_01.lift", "ratio >=", 1.0, "held out, at least a closed form's"),
+    Target("refine", "refine.kl0_01.lift", "ratio >=", 1.0, "points, at least a closed form's"),
     *(
         Target("cuda", f"cuda.affine.{dtype}.d3584.r16.n{n}", "ratio >=", 3.0, _FASTER)
         for dtype in ("f32", "bf16")

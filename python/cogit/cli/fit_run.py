@@ -89,6 +89,9 @@ class Request:
         if self.checkpoint is not None and not self.refine:
             message = "[fit] expected --checkpoint with --refine only, got no steps to save"
             raise ValueError(message)
+        if self.plot is not None and not (self.auto or self.refine):
+            message = "[plot] expected --auto or --refine, got a fit without a choice or a curve"
+            raise ValueError(message)
         for path in (self.out, self.plot):
             if path is not None and not path.absolute().parent.is_dir():
                 message = f"[save] expected an existing folder for {path}; create it first"

@@ -23,8 +23,8 @@ _NEGLIGIBLE = 1e-9
 class LiftedUnitary:
     """U = cayley of X Yᴴ - Y Xᴴ on C^(k+1), and the reference amplitude c, as real leaves.
 
-    X, Y: (k+1, rank, 2) float64, real and imaginary parts. log_gain: (1,) float64; c is the starting
-    amplitude times its exponential. All three require gradients; float64, since k+1 is small.
+    X, Y: (k+1, rank, 2) float64, real and imaginary parts. log_gain: (1,) float64; c is the
+    starting amplitude times its exponential. All require gradients; float64, since k+1 is small.
     """
 
     def __init__(self, start: Unitary, rank: int | None = None) -> None:
