@@ -100,7 +100,7 @@ def test_the_pass_steers_as_the_backend_does(
             wanted = torch.from_numpy(logits).log_softmax(dim=-1)
             # The affine has another factorisation here: float32 sums of logits of about 20.
             torch.testing.assert_close(
-                found.log_chances[row, : len(logits)], wanted, atol=1e-4, rtol=0
+                found.log_chances(0)[row, : len(logits)], wanted, atol=1e-4, rtol=0
             )
 
 
@@ -117,8 +117,8 @@ def test_likelihood_and_divergence_by_hand(backend: TransformersBackend) -> None
         np.testing.assert_allclose(found[row, : len(wanted)], wanted, atol=1e-5)
         assert not found[row, len(wanted) :].any()
     assert float(result.divergence_from(result, first=0)) == 0.0
-    moved = replace(result, log_chances=(2 * result.log_chances).log_softmax(dim=-1))
-    a, b = result.log_chances.double(), moved.log_chances.double()
+    moved = replace(result, logits=2 * result.logits)
+    a, b = (x.logits.double().log_softmax(dim=-1) for x in (result, moved))
     terms = (a.exp() * (a - b)).sum(dim=-1)[1][: len(sequences[1])]
     assert float(moved.divergence_from(result, first=1)) == pytest.approx(
         float(terms.mean()), rel=1e-5
@@ -421,3 +421,22 @@ def _header(content: bytes) -> dict[str, str]:
     size = int.from_bytes(content[:8], "little")
     found: dict[str, str] = json.loads(content[8 : 8 + size])["__metadata__"]
     return found
+
+
+@pytest.mark.slow
+def test_refined_against_closed_form_at_equal_kl_on_the_demo_model() -> None:
+    """Acceptance: at equal KL the refined operator's held-out effect, with an interval.
+
+    On a smaller scale than the bench, whose full figures are in bench/RESULTS.md.
+    """
+    from bench.refine import Sizes, measure
+
+    sizes = Sizes(open_prompts=64, opposite=60, steps=150, levels=(0.01,))
+    rows = {row.id.split(".")[-1]: row for row in measure(sizes, seed=0)}
+    assert {"lift", "override", "contrast", "kl", "perplexity"} == set(rows)
+    for name in ("lift", "override", "contrast"):
+        assert "difference" in rows[name].note
+    assert rows["override"].ratio is not None
+    assert rows["override"].ratio >= 1.0
+    # Open prompts are close to saturated by both: a tie within the interval of the bench.
+    assert rows["lift"].value >= (rows["lift"].baseline or 0.0) - 4.0

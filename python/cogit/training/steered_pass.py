@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 class PassResult:
     """Logits of a right-padded batch.
 
-    log_chances: (row, position, vocabulary) float32 log-softmax. ids, real: (row, position), real
-    False for padding. predicted: (row, position - 1), True where the next token is real.
+    logits: (row, position, vocabulary) in the model's dtype. ids, real: (row, position), real False
+    for padding. predicted: (row, position - 1), True where the next token is real.
     """
 
-    log_chances: Tensor
+    logits: Tensor
     ids: Tensor
     real: Tensor
 
@@ -38,9 +38,13 @@ class PassResult:
     def predicted(self) -> Tensor:
         return self.real[:, 1:]
 
+    def log_chances(self, first: int) -> Tensor:
+        """Float32 log-softmax of the rows from ``first`` on: a copy as large as they are."""
+        return self.logits[first:].float().log_softmax(dim=-1)
+
     def divergence_from(self, other: PassResult, *, first: int) -> Tensor:
         """Mean KL(other ‖ this) per real token of the rows from ``first`` on, in nats."""
-        theirs, ours = other.log_chances[first:], self.log_chances[first:]
+        theirs, ours = other.log_chances(first), self.log_chances(first)
         # A token that the other run rules out (-inf) adds nothing.
         terms = torch.where(theirs > -torch.inf, theirs.exp() * (theirs - ours), 0.0)
         return terms.sum(dim=-1)[self.real[first:]].mean()
@@ -93,7 +97,7 @@ class SteeredPass:
         steered[:, 0] = False
         with self._placed_hooks(maps or {}, steered.reshape(-1).float()):
             output = self._backend.model(input_ids=ids, attention_mask=real.long(), use_cache=False)
-        return PassResult(output.logits.float().log_softmax(dim=-1), ids, real)
+        return PassResult(output.logits, ids, real)
 
     @contextmanager
     def _placed_hooks(self, maps: Mapping[int, SignalMap], strengths: Tensor) -> Iterator[None]:
@@ -127,7 +131,6 @@ class SteeredPass:
 
 def token_log_likelihoods(result: PassResult, n_rows: int) -> Tensor:
     """(row, position - 1) log-likelihood of every token but the first, 0 at padding."""
-    chances = result.log_chances[:n_rows, :-1]
-    following = result.ids[:n_rows, 1:, None]
-    chosen = chances.gather(-1, following)[..., 0]
-    return torch.where(result.predicted[:n_rows], chosen, 0.0)
+    logits = result.logits[:n_rows, :-1].float()
+    chosen = logits.gather(-1, result.ids[:n_rows, 1:, None])[..., 0]
+    return torch.where(result.predicted[:n_rows], chosen - logits.logsumexp(dim=-1), 0.0)
