@@ -16,7 +16,7 @@ import numpy as np
 
 from cogit import reference
 from cogit.evaluation.calibrate import Candidate
-from cogit.evaluation.teacher_forced import Budget, Choice, Score, TeacherForced
+from cogit.evaluation.teacher_forced import Budget, Choice, Score, TeacherForced, whole_texts
 from cogit.intervention import Intervention
 from cogit.operators import Operator, Unitary, fit_operator
 from cogit.pairs import ContrastPair
@@ -142,7 +142,7 @@ def _groups_by_text(pairs: list[ContrastPair]) -> list[list[ContrastPair]]:
 
     seen: dict[str, int] = {}
     for index, pair in enumerate(pairs):
-        for text in (pair.positive, pair.negative):
+        for text in whole_texts(pair):
             first = seen.setdefault(text, index)
             one, other = sorted((root(first), root(index)))
             parent[other] = one
@@ -277,7 +277,7 @@ def open_prompts(backend: Backend, pairs: Iterable[ContrastPair]) -> list[str]:
     """What the two texts of a pair begin with, where that is two tokens or more after the first."""
     found: list[str] = []
     for pair in pairs:
-        both = backend.tokenize(pair.positive), backend.tokenize(pair.negative)
+        both = [backend.tokenize(text) for text in whole_texts(pair)]
         common = 0
         while common < min(map(len, both)) and both[0][common] == both[1][common]:
             common += 1

@@ -32,7 +32,7 @@ class Method(StrEnum):
 def command(
     out: Annotated[Path, typer.Option(help="Intervention file to write.")],
     pairs: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Contrast pairs: recorded with the model, split, and judged through it."),
     ] = None,
     activations: Annotated[

@@ -1,10 +1,54 @@
-"""How ``cogit fit`` shows what it found to people."""
+"""What ``cogit fit`` found, as JSON and as people read it."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from cogit import autofit
+
+if TYPE_CHECKING:
+    from cogit.cli.fit_run import Outcome, Request
 
 _TABLE_ROWS = 8
+
+
+def facts_of(request: Request, outcome: Outcome) -> dict[str, Any]:
+    """Everything that was found, as JSON."""
+    found = outcome.intervention
+    budget = request.budget
+    overall, criteria = autofit.verdict(
+        outcome.flips.values(), outcome.score, outcome.shuffled_contrast, budget
+    )
+    refined = outcome.refined
+    return {
+        "intervention": found.describe(),
+        "file": str(request.out),
+        "content_hash": found.content_hash,
+        "layers": list(found.layers),
+        "strength": found.strength,
+        "settings": outcome.settings,
+        "splits": outcome.splits,
+        "flips": {str(layer): report.to_json() for layer, report in outcome.flips.items()},
+        "in_sample_flips": {str(i): rate.to_json() for i, rate in outcome.in_sample.items()},
+        "contrast": None if outcome.score is None else outcome.score.to_json(),
+        "shuffled_contrast": outcome.shuffled_contrast,
+        "neutral_kl": outcome.neutral_kl,
+        "neutral": outcome.neutral,
+        "budget": {"target_nll_rise": budget.target_nll, "neutral_kl": budget.neutral_kl},
+        "transport": {str(layer): value for layer, value in outcome.transport.items()},
+        "transport_on": outcome.transport_on,
+        "table": [] if outcome.choice is None else list(outcome.choice.table),
+        "refined": None
+        if refined is None
+        else {
+            "steps_done": refined.steps_done,
+            "best_step": refined.step,
+            "before": refined.before.to_json(),
+            "after": refined.after.to_json(),
+        },
+        "criteria": criteria,
+        "verdict": overall,
+    }
 
 
 def print_facts(facts: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from cogit import autofit
 from cogit.activations import Activations, record
 from cogit.autofit import Recipe
 from cogit.cli.console import print_json, say
-from cogit.cli.fit_report import print_facts
+from cogit.cli.fit_report import facts_of, print_facts
 from cogit.cli.loading import BackendChoice, ModelSource, Runtime, display_name, open_model
 from cogit.evaluation.teacher_forced import Budget, Score, TeacherForced
 from cogit.intervention import Intervention
@@ -38,7 +38,7 @@ _SHUFFLED_CONTRASTS = 4
 class Request:
     """The flags of one call."""
 
-    pairs: Path | None
+    pairs: str | None
     activations: Path | None
     subspace: Path | None
     out: Path
@@ -129,7 +129,7 @@ def execute(request: Request) -> None:
         outcome = _from_activations(request)
     else:
         outcome = _from_subspace(request)
-    facts = _facts(request, outcome)
+    facts = facts_of(request, outcome)
     outcome.intervention.save(request.out)
     if request.plot is not None:
         from cogit.training.plots import write_plot
@@ -146,9 +146,8 @@ def execute(request: Request) -> None:
 
 
 def _from_pairs(request: Request, backend: Backend) -> Outcome:
-    path = request.pairs
-    assert path is not None
-    split = autofit.split_pairs(load_pairs(path), request.seed)
+    assert request.pairs is not None
+    split = autofit.split_pairs(load_pairs(request.pairs), request.seed)
     texts, origin = autofit.neutral_texts(request.neutral)
     say("neutral", f"{len(texts)} texts: {origin}")
     training, checking, reporting = autofit.thirds(texts, request.seed)
@@ -346,56 +345,19 @@ def _with_lineage(
 ) -> Intervention:
     from cogit.identity import file_fingerprint
 
-    path = request.pairs or request.activations or request.subspace
-    assert path is not None
+    source = str(request.pairs or request.activations or request.subspace)
+    path = Path(source)
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    known = [one for one in files if one.is_file()]
     lineage = {
         **found.lineage,
         "made_by": "cogit fit",
         "fit": found.lineage.get("fit", {**request.recipe.settings(), "k": request.recipe.k}),
-        "source": path.name,
-        "source_fingerprint": file_fingerprint([one for one in files if one.is_file()]),
+        "source": path.name if known else source,
+        **({"source_fingerprint": file_fingerprint(known)} if known else {}),
         "splits": sizes,
         "seed": request.seed,
         "tail": request.tail,
         **({} if neutral is None else {"neutral": neutral}),
     }
     return replace(found, lineage=lineage)
-
-
-def _facts(request: Request, outcome: Outcome) -> dict[str, Any]:
-    found = outcome.intervention
-    budget = request.budget
-    overall, criteria = autofit.verdict(
-        outcome.flips.values(), outcome.score, outcome.shuffled_contrast, budget
-    )
-    refined = outcome.refined
-    return {
-        "intervention": found.describe(),
-        "file": str(request.out),
-        "content_hash": found.content_hash,
-        "layers": list(found.layers),
-        "strength": found.strength,
-        "settings": outcome.settings,
-        "splits": outcome.splits,
-        "flips": {str(layer): report.to_json() for layer, report in outcome.flips.items()},
-        "in_sample_flips": {str(i): rate.to_json() for i, rate in outcome.in_sample.items()},
-        "contrast": None if outcome.score is None else outcome.score.to_json(),
-        "shuffled_contrast": outcome.shuffled_contrast,
-        "neutral_kl": outcome.neutral_kl,
-        "neutral": outcome.neutral,
-        "budget": {"target_nll_rise": budget.target_nll, "neutral_kl": budget.neutral_kl},
-        "transport": {str(layer): value for layer, value in outcome.transport.items()},
-        "transport_on": outcome.transport_on,
-        "table": [] if outcome.choice is None else list(outcome.choice.table),
-        "refined": None
-        if refined is None
-        else {
-            "steps_done": refined.steps_done,
-            "best_step": refined.step,
-            "before": refined.before.to_json(),
-            "after": refined.after.to_json(),
-        },
-        "criteria": criteria,
-        "verdict": overall,
-    }

@@ -95,7 +95,8 @@ class TeacherForced:
             )
             raise ValueError(message)
         self._backend = backend
-        texts = [*(p.positive for p in pairs), *(p.negative for p in pairs)]
+        both = [whole_texts(pair) for pair in pairs]
+        texts = [*(one for one, _ in both), *(other for _, other in both)]
         self._texts = [backend.tokenize(text) for text in texts]
         self._lengths = np.array([max(1, len(ids) - 1) for ids in self._texts]).reshape(2, -1)
         self._neutral = [backend.tokenize(text) for text in neutral]
@@ -185,6 +186,12 @@ class TeacherForced:
         """(2, pair) log-likelihoods of the positive and the negative texts, as steered now."""
         values = measures.log_likelihoods(self._backend, self._texts)
         return np.array([value.sum() for value in values]).reshape(2, -1)
+
+
+def whole_texts(pair: ContrastPair) -> tuple[str, str]:
+    """What a model reads of a pair: its texts, behind the prompt where pairs have one."""
+    positive, negative = getattr(pair, "texts", (pair.positive, pair.negative))
+    return str(positive), str(negative)
 
 
 def neutral_divergence(backend: Backend, intervention: Intervention, texts: Sequence[str]) -> float:
