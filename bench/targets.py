@@ -10,7 +10,7 @@ from typing import Literal
 from bench.rows import Row
 
 Rule = Literal["value <=", "value >=", "ratio >=", "of_limit >="]
-BENCHES = ("kernels", "inject", "record", "subspace", "fit", "cuda")
+BENCHES = ("kernels", "inject", "record", "subspace", "fit", "refine", "cuda")
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,10 @@ TARGETS = (
     Target("fit", "fit.closed.q2666.flip", "ratio >=", 1.0, "held out, at least Adam's"),
     Target("fit", "fit.closed.q2666.flip", "value >=", 0.9, "share of held-out negatives turned"),
     Target("fit", "fit.shuffled.q2666.flip", "value <=", 0.3, "the control turns few"),
+    Target(
+        "refine", "refine.kl0_01.override", "ratio >=", 1.0, "held out, at least a closed form's"
+    ),
+    Target("refine", "refine.kl0_01.lift", "ratio >=", 1.0, "points, at least a closed form's"),
     *(
         Target("cuda", f"cuda.affine.{dtype}.d3584.r16.n{n}", "ratio >=", 3.0, _FASTER)
         for dtype in ("f32", "bf16")

@@ -45,6 +45,7 @@ LEVELS = [
     {"intervention"},
     {"backends", "verify", "gating"},
     {
+        "autofit",
         "evaluation",
         "training",
         "manifest",

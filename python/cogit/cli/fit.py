@@ -1,0 +1,143 @@
+"""``cogit fit``: an operator from pairs, recorded states or a subspace, judged on what it has not
+seen.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cogit.cli.loading import MODEL_VARIABLE, BackendChoice, Dtype, Runtime
+
+NAME = "fit"
+
+
+class OperatorChoice(StrEnum):
+    unitary = "unitary"
+    additive = "additive"
+    ablation = "ablation"
+
+
+class Method(StrEnum):
+    plane = "plane"
+    procrustes = "procrustes"
+    direct = "direct"
+    born = "born"
+    margin = "margin"
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="Intervention file to write.")],
+    pairs: Annotated[
+        str | None,
+        typer.Option(help="Contrast pairs: recorded with the model, split, and judged through it."),
+    ] = None,
+    activations: Annotated[
+        Path | None, typer.Option(help="Recorded states to fit on, instead of --pairs.")
+    ] = None,
+    subspace: Annotated[
+        Path | None, typer.Option(help="A fitted subspace, instead of --pairs.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or hub id (transformers), GGUF file (llamacpp).",
+            show_default=f"with --pairs {MODEL_VARIABLE}, else the demo model; else none",
+        ),
+    ] = None,
+    backend: Annotated[
+        BackendChoice, typer.Option(help="What runs the model.")
+    ] = BackendChoice.transformers,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers",
+            "--layer",
+            help="Blocks, from 0, half-open. With --auto those to choose from, else all of them "
+            "are steered.",
+            show_default="with --auto all",
+        ),
+    ] = None,
+    operator: Annotated[
+        OperatorChoice, typer.Option(help="What is fitted.")
+    ] = OperatorChoice.unitary,
+    method: Annotated[
+        Method,
+        typer.Option(help="Of the unitary: margin trains on the states, the others are closed."),
+    ] = Method.plane,
+    angle: Annotated[float, typer.Option(help="Degrees of the plane rotation.")] = 60.0,
+    gain: Annotated[
+        float, typer.Option(help="Reference amplitude of the unitary, in half class separations.")
+    ] = 1.5,
+    strength: Annotated[float, typer.Option("--lambda", help="Strength that is saved.")] = 1.0,
+    k: Annotated[int, typer.Option(min=1, help="Complex dimensions of the subspace.")] = 4,
+    tail: Annotated[int, typer.Option(min=1, help="Last tokens of a text that count.")] = 4,
+    auto: Annotated[
+        bool,
+        typer.Option(
+            "--auto",
+            help="Choose block and strength by the teacher-forced contrast on other pairs.",
+        ),
+    ] = False,
+    refine: Annotated[
+        int, typer.Option(min=0, help="Gradient steps through the model, transformers only.")
+    ] = 0,
+    neutral: Annotated[
+        Path | None,
+        typer.Option(
+            help="Texts that steering should leave alone, one a line.",
+            show_default="packaged plain English sentences",
+        ),
+    ] = None,
+    kl_budget: Annotated[float, typer.Option(help="KL on neutral texts, nats per token.")] = 0.02,
+    nll_budget: Annotated[
+        float, typer.Option(help="Rise of the NLL of the target's own texts, nats per token.")
+    ] = 0.005,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder for checkpoints and the loss curve of --refine.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from --checkpoint.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Also write a PNG of choice and curve.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of splits, controls and training.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Of the weights; transformers only.")] = Dtype.f32,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads.", show_default="the library's choice")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Fit an operator and say, on pairs it has not seen, what it does, what it costs, and whether
+    that is more than controls do. The verdict may be "no effect".
+    """
+    from cogit.autofit import Recipe
+    from cogit.cli.fit_run import Request, execute
+    from cogit.evaluation.teacher_forced import Budget
+    from cogit.layers import LayerRange
+
+    execute(
+        Request(
+            pairs=pairs,
+            activations=activations,
+            subspace=subspace,
+            out=out,
+            model=model,
+            backend=backend,
+            runtime=Runtime(device, dtype, threads),
+            layers=None if layers is None else LayerRange.parse(layers),
+            recipe=Recipe(operator.value, method.value, angle, gain, k),
+            strength=strength,
+            tail=tail,
+            auto=auto,
+            refine=refine,
+            neutral=neutral,
+            budget=Budget(nll_budget, kl_budget),
+            checkpoint=checkpoint,
+            resume=resume,
+            plot=plot,
+            seed=seed,
+            json_output=json_output,
+        )
+    )

@@ -1,0 +1,135 @@
+"""What ``cogit fit`` found, as JSON and as people read it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cogit import autofit
+
+if TYPE_CHECKING:
+    from cogit.cli.fit_run import Outcome, Request
+
+_TABLE_ROWS = 8
+
+
+def facts_of(request: Request, outcome: Outcome) -> dict[str, Any]:
+    """Everything that was found, as JSON."""
+    found = outcome.intervention
+    budget = request.budget
+    overall, criteria = autofit.verdict(
+        outcome.flips.values(), outcome.score, outcome.shuffled_contrast, budget
+    )
+    refined = outcome.refined
+    return {
+        "intervention": found.describe(),
+        "file": str(request.out),
+        "content_hash": found.content_hash,
+        "layers": list(found.layers),
+        "strength": found.strength,
+        "settings": outcome.settings,
+        "splits": outcome.splits,
+        "flips": {str(layer): report.to_json() for layer, report in outcome.flips.items()},
+        "in_sample_flips": {str(i): rate.to_json() for i, rate in outcome.in_sample.items()},
+        "contrast": None if outcome.score is None else outcome.score.to_json(),
+        "shuffled_contrast": outcome.shuffled_contrast,
+        "neutral_kl": outcome.neutral_kl,
+        "neutral": outcome.neutral,
+        "budget": {"target_nll_rise": budget.target_nll, "neutral_kl": budget.neutral_kl},
+        "transport": {str(layer): value for layer, value in outcome.transport.items()},
+        "transport_on": outcome.transport_on,
+        "table": [] if outcome.choice is None else list(outcome.choice.table),
+        "refined": None
+        if refined is None
+        else {
+            "steps_done": refined.steps_done,
+            "best_step": refined.step,
+            "before": refined.before.to_json(),
+            "after": refined.after.to_json(),
+        },
+        "criteria": criteria,
+        "verdict": overall,
+    }
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """Effect, cost and controls side by side, and the verdict."""
+    print(facts["intervention"])
+    print(f"{'fit':<30}{_words(facts['settings'])}; pairs {_words(facts['splits'])}")
+    _print_table(facts["table"])
+    _print_refined(facts["refined"])
+    for layer, report in facts["flips"].items():
+        where = f"held-out flips, block {layer}"
+        print(f"{where:<30}{_rate(report['fitted'])}; own class kept {_rate(report['kept'])}")
+        print(f"{'  identity':<30}{_rate(report['identity'])}")
+        worst = report["shuffled_worst"]["rate"]
+        print(f"{'  shuffled classes':<30}{_rate(report['shuffled'])}, worst draw {worst:.2f}")
+    for layer, rate in facts["in_sample_flips"].items():
+        print(f"{'flips, block ' + layer:<30}{_rate(rate)} of the states it was fitted on")
+    if facts["contrast"] is not None:
+        _print_contrast(facts)
+    if facts["neutral_kl"] is not None:
+        print(f"{'neutral KL':<30}{facts['neutral_kl']:.4f} nats a token ({facts['neutral']})")
+    for layer, value in facts["transport"].items():
+        where = f"transport, block {layer}"
+        print(f"{where:<30}{value:+.3f} on {facts['transport_on']}; identity 0")
+    for name, holds in facts["criteria"].items():
+        print(f"[{'x' if holds else ' '}] {name}")
+    print(f"verdict: {facts['verdict']}")
+
+
+def _print_contrast(facts: dict[str, Any]) -> None:
+    score = facts["contrast"]
+    low, high = score["ci"]
+    print(
+        f"{'held-out contrast':<30}{score['contrast']:+.3f} [{low:.3f}, {high:.3f}] nats a pair; "
+        f"identity 0"
+    )
+    controls = facts["shuffled_contrast"]
+    if controls:
+        print(
+            f"{'  shuffled classes':<30}{sum(controls) / len(controls):+.3f} "
+            f"({min(controls):+.3f} … {max(controls):+.3f})"
+        )
+    budget = facts["budget"]["target_nll_rise"]
+    print(
+        f"{'NLL rise of the target':<30}{score['target_nll_rise']:+.4f} nats a token "
+        f"(budget {budget:g})"
+    )
+
+
+def _print_table(table: list[dict[str, Any]]) -> None:
+    if not table:
+        return
+    print(f"choice among {len(table)}, by contrast:")
+    chosen = next(i for i, row in enumerate(table) if _is_last_measured(table, i))
+    for row in table[: max(_TABLE_ROWS, chosen + 1)]:
+        print(f"  {_words(row)}")
+
+
+def _is_last_measured(table: list[dict[str, Any]], index: int) -> bool:
+    return "neutral_kl" in table[index] and not any(
+        "neutral_kl" in row for row in table[index + 1 :]
+    )
+
+
+def _print_refined(refined: dict[str, Any] | None) -> None:
+    if refined is None:
+        return
+    before, after = refined["before"], refined["after"]
+    print(
+        f"{'refined':<30}{refined['steps_done']} steps, best at {refined['best_step']}: contrast "
+        f"on calibration pairs {before['contrast']:+.3f} (KL {before['neutral_kl']:.4f}) to "
+        f"{after['contrast']:+.3f} (KL {after['neutral_kl']:.4f})"
+    )
+
+
+def _rate(rate: dict[str, Any]) -> str:
+    low, high = rate["ci"]
+    return f"{rate['rate']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _words(values: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
+    )

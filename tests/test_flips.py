@@ -1,0 +1,222 @@
+"""The held-out flip rate: what it counts, and that fits pass it where their controls do not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from _planted import PLANTED_LAYER, planted_backend
+from _planted import pairs as planted_pairs
+from _plants import PLANTS, Plant, planted_states
+from cogit.activations import Activations, record
+from cogit.autofit import Recipe
+from cogit.demo import grammar
+from cogit.demo.assets import demo_model
+from cogit.operators import Additive
+from cogit.subspace import fit_subspace
+from cogit.training.flips import (
+    FlipRate,
+    FlipReport,
+    flip_rate,
+    flip_report,
+    in_sample,
+    shuffle_classes,
+    split_activations,
+    true_reading,
+    wilson,
+)
+
+if TYPE_CHECKING:
+    from cogit.backends.transformers import TransformersBackend
+
+UNITARY, MARGIN = Recipe(), Recipe(method="margin")
+DEMO_LAYER = 2  # what `cogit demo` and `cogit fit --auto` choose between is 2 and 3
+
+
+def judged(
+    activations: Activations, layer: int, recipe: Recipe, seed: int = 0, draws: int = 20
+) -> FlipReport:
+    training, held_out = split_activations(activations, seed)
+    operator = recipe.fit_states(training, layer)
+    return flip_report(
+        operator,
+        lambda copy: recipe.fit_states(copy, layer),
+        training,
+        held_out,
+        layer,
+        draws=draws,
+        seed=seed,
+    )
+
+
+# ---- acceptance ----
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda p: f"d{p.d_model}-sep{p.separation}")
+def test_fitted_unitary_flips_held_out_states_of_planted_models(plant: Plant) -> None:
+    """Q13: held-out flip rate >= 0.9, shuffled-label fits <= 0.3, on every planted model."""
+    report = judged(planted_states(plant), 1, UNITARY, plant.seed)
+    assert report.fitted.rate >= 0.9
+    assert report.kept.rate >= 0.9
+    assert report.shuffled.rate <= 0.3
+    assert report.identity.rate <= 0.2
+
+
+@pytest.mark.parametrize("plant", PLANTS[::4], ids=lambda p: f"d{p.d_model}-sep{p.separation}")
+def test_contrast_margin_flips_held_out_states_of_planted_models(plant: Plant) -> None:
+    """Q13: the same for the unitary trained on the contrast-margin objective."""
+    report = judged(planted_states(plant), 1, MARGIN, plant.seed, draws=2)
+    assert report.fitted.rate >= 0.9
+    assert report.kept.rate >= 0.9
+    assert report.shuffled.rate <= 0.3
+
+
+def test_fitted_unitary_flips_held_out_states_of_a_planted_transformer() -> None:
+    """Q13: recorded through a transformer whose last block writes the class."""
+    backend = planted_backend()
+    states = record(backend, planted_pairs(48, 5, n_plain=4, n_class=2), show_progress=False)
+    report = judged(states, PLANTED_LAYER, UNITARY)
+    assert report.fitted.rate >= 0.9
+    assert report.shuffled.rate <= 0.3
+
+
+@pytest.fixture(scope="module")
+def demo_states() -> Activations:
+    from cogit.backends.transformers import TransformersBackend
+
+    backend: TransformersBackend = TransformersBackend.load(demo_model("transformers"))
+    with backend:
+        return record(backend, grammar.contrast_pairs(64, 0, "train"), show_progress=False)
+
+
+@pytest.mark.parametrize("layer", [DEMO_LAYER, DEMO_LAYER + 1])
+def test_fitted_unitary_flips_held_out_states_of_the_demo_model(
+    demo_states: Activations, layer: int
+) -> None:
+    """Q13: the default unitary on the demo model's own states."""
+    report = judged(demo_states, layer, UNITARY)
+    assert report.fitted.rate >= 0.9
+    assert report.kept.rate >= 0.9
+    assert report.shuffled.rate <= 0.3
+
+
+def test_contrast_margin_flips_held_out_states_of_the_demo_model(
+    demo_states: Activations,
+) -> None:
+    """Q13: the trained unitary on the demo model's own states."""
+    report = judged(demo_states, DEMO_LAYER, MARGIN, draws=2)
+    assert report.fitted.rate >= 0.9
+    assert report.kept.rate >= 0.9
+    assert report.shuffled.rate <= 0.3
+
+
+def test_what_the_rate_cannot_tell(demo_states: Activations) -> None:
+    """A clamp's shuffled control is chance on the demo model; a half turn flips and does not keep.
+
+    The docstring of the module says so: where it holds no more, that has to go.
+    """
+    clamp = judged(demo_states, DEMO_LAYER, Recipe(angle=90.0))
+    assert clamp.fitted.rate == 1.0
+    assert 0.3 < clamp.shuffled.rate < 0.8
+    training, held_out = split_activations(demo_states, 0)
+    fit = Recipe(method="procrustes")
+    turned = fit.fit_states(shuffle_classes(training, 0), DEMO_LAYER)
+    report = flip_report(
+        turned, lambda copy: turned, training, held_out, DEMO_LAYER, draws=1, seed=0
+    )
+    assert report.fitted.rate > 0.8
+    assert report.kept.rate < 0.2
+
+
+def test_without_a_contrast_nothing_is_found() -> None:
+    """Where both classes are drawn alike, a fit flips no more than fits to shuffled classes do."""
+    report = judged(planted_states(PLANTS[4]), 0, UNITARY)
+    assert report.identity.interval[0] < 0.5 < report.identity.interval[1]
+    assert report.fitted.interval[0] <= report.shuffled_worst.rate
+
+
+# ---- definition ----
+
+
+def test_flips_by_hand() -> None:
+    """One state in each class crosses, one does not; the midpoint itself is no flip."""
+    direction, mean = np.array([1.0, 0.0]), np.array([5.0, 7.0])
+    negative = mean + np.array([[-1.0, 3.0], [-3.0, 0.0]])
+    positive = mean + np.array([[1.0, -9.0], [2.0, 4.0]])
+    push = Additive(2.0 * direction)
+    assert flip_rate(push, mean, direction, positive, negative) == FlipRate(2, 4)
+    assert flip_rate(push, mean, direction, positive, negative, strength=2.0) == FlipRate(4, 4)
+    assert flip_rate(push, mean, direction, positive, negative, strength=-2.0) == FlipRate(0, 4)
+    assert flip_rate(None, mean, direction, positive, negative) == FlipRate(0, 4)
+    assert flip_rate(push, mean, direction, positive, negative, kept=True) == FlipRate(4, 4)
+    turned = flip_rate(None, mean, -direction, positive, negative)
+    assert turned == FlipRate(4, 4)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    # Known answers: Newcombe (1998), table I, method 3.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)],
+)
+def test_wilson_intervals(successes: int, n: int, low: float, high: float) -> None:
+    # The table has four decimals.
+    assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(-1, 3), (4, 3), (0, 0)])
+def test_wilson_refuses_what_is_no_share(successes: int, n: int) -> None:
+    with pytest.raises(ValueError, match=r"^\[wilson\] expected"):
+        wilson(successes, n)
+
+
+def test_the_split_is_seeded_and_disjoint() -> None:
+    states = planted_states(PLANTS[0])
+    training, held_out = split_activations(states, 3)
+    again = split_activations(states, 3)
+    np.testing.assert_array_equal(training.positive, again[0].positive)
+    assert training.positive.shape[1] == 45
+    rows = {row.tobytes() for row in training.positive[1]}
+    others = {row.tobytes() for row in held_out.positive[1]}
+    assert len(rows) + len(others) == 60
+    assert not rows & others
+    assert {row.tobytes() for row in split_activations(states, 4)[1].positive[1]} != others
+
+
+def test_too_few_pairs_to_split_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^\[split\] expected at least 4 pairs to fit and 2"):
+        split_activations(planted_states(Plant(8, 2.0, 0, n_pairs=5)), 0)
+
+
+def test_shuffling_exchanges_half_of_the_pairs() -> None:
+    states = planted_states(PLANTS[0])
+    shuffled = shuffle_classes(states, 1)
+    swapped = (shuffled.positive[0] == states.negative[0]).all(axis=1)
+    kept = (shuffled.positive[0] == states.positive[0]).all(axis=1)
+    assert swapped.sum() == kept.sum() == 30
+    assert (swapped ^ kept).all()
+    # The same pairs at every block.
+    np.testing.assert_array_equal(shuffled.positive[1][swapped], states.negative[1][swapped])
+    np.testing.assert_array_equal(shuffled.negative[1][swapped], states.positive[1][swapped])
+
+
+def test_the_reading_is_of_the_training_classes() -> None:
+    states = planted_states(PLANTS[3])
+    mean, direction = true_reading(states, 1)
+    subspace = fit_subspace(states, 1)
+    np.testing.assert_allclose(mean, subspace.mean, atol=1e-12)
+    np.testing.assert_allclose(direction, subspace.direction, atol=1e-12)
+    equal = Activations(states.positive, states.positive, (0, 1), 4, states.identity)
+    with pytest.raises(ValueError, match=r"^\[flips\] expected two classes with different means"):
+        true_reading(equal, 1)
+
+
+def test_flips_of_a_subspace_are_those_of_its_states() -> None:
+    """Coordinates alone: what lies outside the basis does not decide the side."""
+    states = planted_states(PLANTS[4])
+    subspace = fit_subspace(states, 1)
+    operator = UNITARY.fit(subspace)
+    positive, negative = states.at(1)
+    whole = flip_rate(operator, subspace.mean, subspace.direction, positive, negative)
+    assert in_sample(operator, subspace) == whole

@@ -1,0 +1,442 @@
+"""Gradient training through the frozen model: gradients, freezing, resume, stopping."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from _planted import FACTS, PLANTED_LAYER, planted_backend, planted_model, texts, word_tokenizer
+from _planted import pairs as planted_pairs
+from cogit.activations import record
+from cogit.backends.transformers import TransformersBackend
+from cogit.errors import ArtefactError
+from cogit.evaluation.teacher_forced import Budget, TeacherForced
+from cogit.intervention import Intervention
+from cogit.operators import Additive, Unitary
+from cogit.positions import Positions
+from cogit.subspace import fit_subspace
+from cogit.training import refine_state
+from cogit.training.lifted import LiftedUnitary
+from cogit.training.steered_pass import SteeredPass, token_log_likelihoods
+from cogit.training.through_model import Refined, RefineData, RefineSettings, refine
+
+SETTINGS = RefineSettings(
+    steps=16,
+    learning_rate=0.05,
+    batch_pairs=6,
+    batch_neutral=3,
+    evaluate_every=8,
+    checkpoint_every=5,
+    seed=2,
+)
+
+
+class Interrupted(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture(scope="module")
+def backend() -> TransformersBackend:
+    return planted_backend()
+
+
+@pytest.fixture(scope="module")
+def start(backend: TransformersBackend) -> Intervention:
+    """A small rotation at a small amplitude: far from the best."""
+    states = record(backend, planted_pairs(24, 0, n_plain=4, n_class=4), show_progress=False)
+    subspace = fit_subspace(states, PLANTED_LAYER, k=2)
+    operator = Unitary.fit(subspace, angle=20.0, gain=0.5)
+    return Intervention({PLANTED_LAYER: operator}, backend.identity)
+
+
+@pytest.fixture(scope="module")
+def data() -> RefineData:
+    return RefineData(
+        pairs=planted_pairs(16, 41, n_plain=4, n_class=1),
+        neutral=texts(8, 42, FACTS, 8),
+        check_pairs=planted_pairs(12, 43, n_plain=4, n_class=1),
+        check_neutral=texts(6, 44, FACTS, 8),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(
+    backend: TransformersBackend,
+    start: Intervention,
+    data: RefineData,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Refined, Path]:
+    """An uninterrupted run and its checkpoint folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    return refine(backend, start, data, SETTINGS, checkpoint=folder), folder
+
+
+def losses(history: Any) -> list[float]:
+    return [row["loss"] for row in history if "loss" in row]
+
+
+# ---- the pass ----
+
+
+def test_the_pass_steers_as_the_backend_does(
+    backend: TransformersBackend, start: Intervention
+) -> None:
+    """Same hook point, same kernel, first token left alone, padding or not."""
+    sequences = [backend.tokenize(text) for text in ("good1 word2 word3", "word1 bad2")]
+    steered = SteeredPass(backend, {PLANTED_LAYER: start.operators[PLANTED_LAYER]})  # type: ignore[dict-item]
+    trained = LiftedUnitary(start.operators[PLANTED_LAYER])  # type: ignore[arg-type]
+    for strength in (1.0, -0.6):
+        with torch.no_grad():
+            found = steered.run(sequences, {PLANTED_LAYER: trained.signal_map(strength)})
+        with backend.steer(start.at_strength(strength)):
+            expected = backend.logits(sequences)
+        for row, logits in enumerate(expected):
+            wanted = torch.from_numpy(logits).log_softmax(dim=-1)
+            # The affine has another factorisation here: float32 sums of logits of about 20.
+            torch.testing.assert_close(
+                found.log_chances(0)[row, : len(logits)], wanted, atol=1e-4, rtol=0
+            )
+
+
+def test_likelihood_and_divergence_by_hand(backend: TransformersBackend) -> None:
+    sequences = [backend.tokenize(text) for text in ("good1 word2 word3", "word1 bad2")]
+    steered = SteeredPass(backend, {})
+    with torch.no_grad():
+        result = steered.run(sequences, None)
+    found = token_log_likelihoods(result, 2)
+    for row, (ids, logits) in enumerate(zip(sequences, backend.logits(sequences), strict=True)):
+        chances = torch.from_numpy(logits).double().log_softmax(dim=-1)
+        wanted = [float(chances[i, token]) for i, token in enumerate(ids[1:])]
+        # Float32 log-softmax of logits of about 20.
+        np.testing.assert_allclose(found[row, : len(wanted)], wanted, atol=1e-5)
+        assert not found[row, len(wanted) :].any()
+    assert float(result.divergence_from(result, first=0)) == 0.0
+    moved = replace(result, logits=2 * result.logits)
+    a, b = (x.logits.double().log_softmax(dim=-1) for x in (result, moved))
+    terms = (a.exp() * (a - b)).sum(dim=-1)[1][: len(sequences[1])]
+    assert float(moved.divergence_from(result, first=1)) == pytest.approx(
+        float(terms.mean()), rel=1e-5
+    )
+
+
+def test_gradients_through_the_model_are_right(start: Intervention) -> None:
+    """Float64 weights, one leaf at a time, against finite differences."""
+    model = planted_model().double()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    backend = TransformersBackend(model, word_tokenizer(), name="planted")
+    operator = start.operators[PLANTED_LAYER]
+    assert isinstance(operator, Unitary)
+    steered = SteeredPass(backend, {PLANTED_LAYER: operator})
+    trained = LiftedUnitary(operator)
+    sequences = [backend.tokenize("word1 word2 good3 good1")]
+
+    def value() -> torch.Tensor:
+        maps = {PLANTED_LAYER: trained.signal_map(0.8)}
+        return token_log_likelihoods(steered.run(sequences, maps), 1).sum()
+
+    value().backward()  # type: ignore[no-untyped-call]
+    for leaf in trained.leaves().values():
+        assert leaf.grad is not None
+        index = int(leaf.grad.abs().argmax())
+        step, ends = 1e-3, []
+        for sign in (1, -1):
+            with torch.no_grad():
+                leaf.reshape(-1)[index] += sign * step
+                ends.append(float(value()))
+                leaf.reshape(-1)[index] -= sign * step
+        slope = (ends[0] - ends[1]) / (2 * step)
+        # log_softmax is float32 (1e-6 of a sum near 20), so the difference quotient has 1e-2.
+        assert float(leaf.grad.reshape(-1)[index]) == pytest.approx(slope, abs=2e-2, rel=2e-2)
+
+
+# ---- training ----
+
+
+def test_the_effect_rises_on_pairs_that_were_not_trained_on(
+    backend: TransformersBackend, start: Intervention, whole: tuple[Refined, Path]
+) -> None:
+    refined, _ = whole
+    unseen = TeacherForced(
+        backend, planted_pairs(24, 51, n_plain=4, n_class=1), texts(6, 52, FACTS, 8)
+    )
+    before, after = unseen.score(start), unseen.score(refined.intervention)
+    assert after.contrast > 1.5 * before.contrast > 0
+    assert after.interval.low > 0
+    assert refined.after.within(Budget())
+    assert refined.step > 0
+    assert not refined.intervention.changes_nothing()
+
+
+def test_the_result_is_an_ordinary_intervention(
+    whole: tuple[Refined, Path], start: Intervention, tmp_path: Path
+) -> None:
+    refined, _ = whole
+    path = refined.intervention.save(tmp_path / "refined.safetensors")
+    loaded = Intervention.load(path)
+    assert loaded.content_hash == refined.intervention.content_hash
+    assert isinstance(loaded.operators[PLANTED_LAYER], Unitary)
+    assert loaded.lineage["refined"]["start"] == start.content_hash
+    assert loaded.lineage["refined"]["seed"] == SETTINGS.seed
+
+
+def test_the_model_is_left_as_it_was(start: Intervention, data: RefineData) -> None:
+    """Also after an interruption: weights, gradient flags and hooks."""
+    backend = planted_backend()
+    parameters = dict(backend.model.named_parameters())
+    frozen = next(iter(parameters))
+    parameters[frozen].requires_grad_(False)
+    before = {name: value.detach().clone() for name, value in parameters.items()}
+
+    def stop(row: dict[str, Any]) -> None:
+        assert not any(parameter.requires_grad for parameter in backend.model.parameters())
+        if "loss" in row:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        refine(backend, start, data, SETTINGS, on_step=stop)
+    for name, value in backend.model.named_parameters():
+        assert value.requires_grad == (name != frozen)
+        assert value.grad is None
+        assert torch.equal(value, before[name])
+    assert backend.intervention is None
+    assert not backend._blocks[PLANTED_LAYER]._forward_hooks
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    backend: TransformersBackend,
+    start: Intervention,
+    data: RefineData,
+    whole: tuple[Refined, Path],
+    tmp_path: Path,
+) -> None:
+    """Q14: killed between two checkpoints, resumed, same final loss to 1e-6."""
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["step"] == 12:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        refine(backend, start, data, SETTINGS, checkpoint=tmp_path, on_step=stop)
+    seen: list[int] = []
+    resumed = refine(
+        backend,
+        start,
+        data,
+        SETTINGS,
+        checkpoint=tmp_path,
+        resume=True,
+        on_step=lambda row: seen.append(row["step"]),
+    )
+    refined, folder = whole
+    assert seen[0] == 11  # the last checkpoint is of step 10
+    assert losses(resumed.history) == pytest.approx(losses(refined.history), abs=1e-6)
+    assert resumed.step == refined.step
+    assert resumed.after.contrast == pytest.approx(refined.after.contrast, abs=1e-6)
+    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert len(losses(rows)) == SETTINGS.steps
+    assert {path.name for path in folder.iterdir()} == {"checkpoint.safetensors", "history.jsonl"}
+
+
+def test_a_finished_run_is_resumed_without_a_step(
+    backend: TransformersBackend, start: Intervention, data: RefineData, whole: tuple[Refined, Path]
+) -> None:
+    refined, folder = whole
+    again = refine(backend, start, data, SETTINGS, checkpoint=folder, resume=True)
+    assert again.history == refined.history
+    assert again.intervention.content_hash == refined.intervention.content_hash
+
+
+def test_runs_repeat_by_seed(
+    backend: TransformersBackend, start: Intervention, data: RefineData, whole: tuple[Refined, Path]
+) -> None:
+    refined, _ = whole
+    short = replace(SETTINGS, steps=3)
+    one, two, other = (
+        losses(refine(backend, start, data, settings).history)
+        for settings in (short, short, replace(short, seed=9))
+    )
+    assert one == two
+    assert one != other
+    # The first step is the same in the long run; later ones have another learning rate.
+    assert one[0] == losses(refined.history)[0]
+
+
+def test_both_directions_and_a_drawn_strength(whole: tuple[Refined, Path]) -> None:
+    """λ stays in its range and differs; the operator steers either way."""
+    refined, _ = whole
+    drawn = [row["lambda"] for row in refined.history if "loss" in row]
+    assert len(set(drawn)) == SETTINGS.steps
+    assert min(drawn) >= SETTINGS.strengths[0]
+    assert max(drawn) <= SETTINGS.strengths[1]
+    operator = refined.intervention.operators[PLANTED_LAYER]
+    assert isinstance(operator, Unitary)
+    for sign in (1.0, -1.0):
+        assert sign * float(operator.basis[:, 0] @ operator.fold(sign).c) > 0
+
+
+def test_training_stops_without_a_better_effect(
+    backend: TransformersBackend, start: Intervention, data: RefineData
+) -> None:
+    """A step of no size improves nothing: the start is returned, and its step is 0."""
+    still = RefineSettings(
+        steps=40, learning_rate=1e-12, batch_pairs=2, evaluate_every=2, patience=2, seed=1
+    )
+    refined = refine(backend, start, data, still)
+    assert refined.steps_done <= 6
+    assert refined.step < refined.steps_done
+    matrix = refined.intervention.operators[PLANTED_LAYER].matrix  # type: ignore[attr-defined]
+    np.testing.assert_allclose(matrix, start.operators[PLANTED_LAYER].matrix, atol=1e-9)  # type: ignore[attr-defined]
+
+
+def test_half_precision_models_are_trained(start: Intervention, data: RefineData) -> None:
+    model = planted_model().bfloat16()
+    backend = TransformersBackend(model, word_tokenizer(), name="planted")
+    refined = refine(backend, start, data, replace(SETTINGS, steps=8))
+    found = losses(refined.history)
+    assert np.isfinite(found).all()
+    assert refined.after.contrast > 0
+
+
+def test_several_blocks_and_a_norm_restore(
+    backend: TransformersBackend, start: Intervention, data: RefineData
+) -> None:
+    operator = start.operators[PLANTED_LAYER]
+    both = replace(
+        start,
+        operators={1: operator, PLANTED_LAYER: replace(operator, restore=True)},  # type: ignore[type-var]
+    )
+    refined = refine(backend, both, data, replace(SETTINGS, steps=3))
+    assert refined.intervention.layers == (1, PLANTED_LAYER)
+    assert [one.restore for one in refined.intervention.operators.values()] == [False, True]  # type: ignore[attr-defined]
+
+
+# ---- refusals ----
+
+
+def test_other_starts_are_refused(
+    backend: TransformersBackend, start: Intervention, data: RefineData
+) -> None:
+    additive = replace(start, operators={PLANTED_LAYER: Additive(np.ones(start.identity.d_model))})
+    with pytest.raises(TypeError, match=r"^\[refine\] expected unitary operators .* got additive$"):
+        refine(backend, additive, data, SETTINGS)
+    for positions in (Positions("generated"), Positions(first_token=True)):
+        with pytest.raises(ValueError, match=r"^\[refine\] expected an intervention on all tokens"):
+            refine(backend, replace(start, positions=positions), data, SETTINGS)
+    with backend.steer(start), pytest.raises(ValueError, match="got one that steers"):
+        refine(backend, start, data, SETTINGS)
+    with pytest.raises(ValueError, match=r"^\[refine\] expected pairs and neutral texts"):
+        refine(backend, start, replace(data, pairs=[]), SETTINGS)
+    with pytest.raises(ValueError, match=r"^\[resume\] expected a checkpoint folder"):
+        refine(backend, start, data, SETTINGS, resume=True)
+    with pytest.raises(FileNotFoundError):
+        refine(backend, start, data, SETTINGS, checkpoint=Path(), resume=True)
+
+
+def test_a_budget_that_nothing_meets_is_refused(
+    backend: TransformersBackend, start: Intervention, data: RefineData
+) -> None:
+    strict = replace(data, budget=Budget(neutral_kl=0.0))
+    with pytest.raises(ValueError, match=r"^\[refine\] expected a strength within .*got none in 2"):
+        refine(backend, start, strict, replace(SETTINGS, steps=2))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"strengths": (0.0, 1.0)},
+        {"strengths": (1.0, 0.5)},
+        {"kl_price": -1.0},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"batch_pairs": 0},
+    ],
+)
+def test_settings_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"^\[refine\] expected"):
+        RefineSettings(**wrong)
+
+
+def test_checkpoints_of_other_runs_are_refused(
+    backend: TransformersBackend, start: Intervention, data: RefineData, whole: tuple[Refined, Path]
+) -> None:
+    _, folder = whole
+    others = [
+        (start, data, replace(SETTINGS, seed=3)),
+        (start.at_strength(0.5), data, SETTINGS),
+        (start, replace(data, check_pairs=data.check_pairs[1:]), SETTINGS),
+    ]
+    for begun, texts_, settings in others:
+        with pytest.raises(ArtefactError, match=r"^\[resume\] expected the checkpoint of this run"):
+            refine(backend, begun, texts_, settings, checkpoint=folder, resume=True)
+
+
+def _damage_history(folder: Path, text: str) -> None:
+    (folder / "history.jsonl").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}\n", "[1]\n", "not json\n", '{"step": 1, "loss": 2}\n', "[" * 50_000 + "\n"]
+)
+def test_damaged_curves_are_refused(tmp_path: Path, text: str) -> None:
+    progress = refine_state.Progress(step=2)
+    leaves = {"0.X": np.zeros((2, 2, 2))}
+    refine_state.save(tmp_path, progress, leaves, {}, [{"step": 1, "loss": 1.0}], "run")
+    _damage_history(tmp_path, text)
+    with pytest.raises(ArtefactError, match=r"^\[resume\] expected"):
+        refine_state.load(tmp_path, "run")
+
+
+def test_damaged_checkpoints_are_refused(
+    backend: TransformersBackend,
+    start: Intervention,
+    data: RefineData,
+    whole: tuple[Refined, Path],
+    tmp_path: Path,
+) -> None:
+    _, folder = whole
+    for name in ("checkpoint.safetensors", "history.jsonl"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    content = (folder / "checkpoint.safetensors").read_bytes()
+    (tmp_path / "checkpoint.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ArtefactError, match=r"^\[load\] expected a whole safetensors file"):
+        refine(backend, start, data, SETTINGS, checkpoint=tmp_path, resume=True)
+    # Whole, of this run, with tensors of another shape.
+    run = json.loads(_header(content)["json"])["run"]
+    history = [{"step": i + 1, "loss": 1.0} for i in range(4)]
+    wrong = {f"{PLANTED_LAYER}.{name}": np.zeros(3) for name in ("X", "Y", "log_gain")}
+    refine_state.save(tmp_path, refine_state.Progress(step=4), wrong, {}, history, run)
+    with pytest.raises(ArtefactError, match=r"^\[resume\] expected the tensors of this run"):
+        refine(backend, start, data, SETTINGS, checkpoint=tmp_path, resume=True)
+
+
+def _header(content: bytes) -> dict[str, str]:
+    size = int.from_bytes(content[:8], "little")
+    found: dict[str, str] = json.loads(content[8 : 8 + size])["__metadata__"]
+    return found
+
+
+@pytest.mark.slow
+def test_refined_against_closed_form_at_equal_kl_on_the_demo_model() -> None:
+    """Acceptance: at equal KL the refined operator's held-out effect, with an interval.
+
+    On a smaller scale than the bench, whose full figures are in bench/RESULTS.md.
+    """
+    from bench.refine import Sizes, measure
+
+    sizes = Sizes(open_prompts=64, opposite=60, steps=150, levels=(0.01,))
+    rows = {row.id.split(".")[-1]: row for row in measure(sizes, seed=0)}
+    assert {"lift", "override", "contrast", "kl", "perplexity"} == set(rows)
+    for name in ("lift", "override", "contrast"):
+        assert "difference" in rows[name].note
+    assert rows["override"].ratio is not None
+    assert rows["override"].ratio >= 1.0
+    # Open prompts are close to saturated by both: a tie within the interval of the bench.
+    assert rows["lift"].value >= (rows["lift"].baseline or 0.0) - 4.0
