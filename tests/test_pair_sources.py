@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import importlib.util
 import json
 import sys
@@ -199,6 +200,8 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     importlib.util.find_spec("datasets") is None,
     reason="the optional package datasets is not installed",
 )
+# What the package and those beneath it warn about is theirs.
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("kind", ["json", "csv", "parquet"])
 def test_a_local_data_set(
@@ -210,10 +213,16 @@ def test_a_local_data_set(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "data"
     folder.mkdir()
-    rows = {"good": [f"g{i}" for i in range(9)], "bad": [f"b{i}" for i in range(9)]}
-    rows["ask"] = [f"q{i}" for i in range(9)]
-    table = datasets.Dataset.from_dict(rows)
-    getattr(table, f"to_{kind}")(str(folder / f"train.{'jsonl' if kind == 'json' else kind}"))
+    rows = [{"good": f"g{i}", "bad": f"b{i}", "ask": f"q{i}"} for i in range(9)]
+    if kind == "json":
+        write(folder / "train.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    elif kind == "csv":
+        lines = [",".join(row) for row in (rows[0], *(row.values() for row in rows))]
+        write(folder / "train.csv", "\n".join(lines) + "\n")
+    else:
+        pyarrow = importlib.import_module("pyarrow")
+        table = pyarrow.Table.from_pylist(rows)
+        importlib.import_module("pyarrow.parquet").write_table(table, folder / "train.parquet")
     spec = {"dataset": str(folder), "split": "train[2:5]", "positive": "good", "negative": "bad"}
     found = load_pairs({**spec, "prompt": "ask", "streaming": streaming})
     assert found == [ContrastPair(f"g{i}", f"b{i}", f"q{i}") for i in (2, 3, 4)]

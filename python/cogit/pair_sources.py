@@ -30,6 +30,7 @@ class Row:
 
 def read_rows(source: str | Path | Mapping[str, object]) -> Iterator[Row]:
     """The rows of any source that ``load_pairs`` names; ValueError past MAX_ROWS of them."""
+    rows: Iterator[Row]
     if isinstance(source, Mapping):
         from cogit.pair_datasets import DatasetSpec, dataset_rows
 
@@ -133,7 +134,7 @@ def _text_rows(positive: Path, negative: Path) -> Iterator[Row]:
         texts = [line.rstrip("\r\n") for line in (first, second)]
         if any(text.strip() for text in texts):
             where = f"{positive}:{number} and {negative}:{number}"
-            yield Row(*texts, "", where, " | ".join(texts)[:80])
+            yield Row(texts[0], texts[1], "", where, " | ".join(texts)[:80])
 
 
 def _row(data: Any, where: str, excerpt: str | None = None) -> Row:

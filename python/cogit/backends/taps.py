@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,7 @@ class _Parts:
 
 
 def tap_blocks(
-    blocks: Sequence[nn.Module],
+    blocks: Sequence[nn.Module] | nn.ModuleList,
     layers: Sequence[int],
     point: HookPoint,
     architecture: str,
@@ -123,10 +123,9 @@ def _trace(blocks: Sequence[nn.Module], call: Callable[[], object]) -> list[_Par
         def note(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
             result = hidden_of(output)
             if isinstance(result, torch.Tensor) and (hidden := _first_tensor(args, kwargs)):
-                tensors = {**dict(enumerate(args)), **kwargs}
                 others = {
                     key: value.clone()
-                    for key, value in tensors.items()
+                    for key, value in _arguments(args, kwargs)
                     if key != hidden[0]
                     and isinstance(value, torch.Tensor)
                     and value.shape == hidden[1].shape
@@ -226,9 +225,15 @@ def _adds_up(total: Tensor, *terms: Tensor) -> bool:
     return bool((error <= _ROUNDINGS * torch.finfo(total.dtype).eps * size).all())
 
 
+def _arguments(args: Any, kwargs: dict[str, Any]) -> Iterator[tuple[int | str, Any]]:
+    """Arguments by their place or name."""
+    yield from enumerate(args)
+    yield from kwargs.items()
+
+
 def _first_tensor(args: Any, kwargs: dict[str, Any]) -> tuple[int | str, Tensor] | None:
     """The hidden states among a module's arguments: the first tensor of floats."""
-    for key, value in {**dict(enumerate(args)), **kwargs}.items():
+    for key, value in _arguments(args, kwargs):
         if isinstance(value, torch.Tensor) and value.is_floating_point():
             return key, value
     return None
