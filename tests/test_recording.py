@@ -198,7 +198,7 @@ def test_batches_are_bounded_and_whole(backend: TransformersBackend) -> None:
             range(2 * first, 2 * stop)
         )
         for batch in batches:
-            assert len(batch) * max(len(plan.sequences[text]) for text in batch) <= 1024
+            assert len(batch) * max(len(plan.sequences[text]) for text in batch) <= 512
     per_token = make_plan(backend, pairs, select="all", rows_per_shard=1)
     assert len(per_token.recipe.shards) == 60
 

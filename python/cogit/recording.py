@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # A batch has at most so many tokens with padding, and keeps at most so many bytes of states.
-_BATCH_TOKENS, _BATCH_BYTES = 1024, 2**25
+_BATCH_TOKENS, _BATCH_BYTES = 512, 2**25
 _SHARD_BYTES = 2**24
 
 

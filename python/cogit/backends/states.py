@@ -57,6 +57,7 @@ def read_states(
     sequences: Sequence[TokenIds],
     spans: Sequence[Span],
     *,
+    width: int,
     mean: bool,
     side: PaddingSide,
 ) -> list[NDArray[np.float32]]:
@@ -66,11 +67,15 @@ def read_states(
     """
     ids, mask = pad(sequences, side)
     picker = _Picker(ids.shape, sequences, spans, mean=mean, side=side)
-    seen: list[Tensor | None] = [None] * len(taps)
+    # Made beforehand: small tensors kept from block to block would split the free memory between
+    # the large ones of the forward pass, and the heap would grow with the number of blocks.
+    rows = torch.empty((len(taps), sum(picker.counts), width), dtype=torch.float32)
+    reached: set[int] = set()
 
     def keep(index: int) -> Callable[[Tensor], None]:
         def take(hidden: Tensor) -> None:
-            seen[index] = picker.pick(hidden)
+            rows[index] = picker.pick(hidden)
+            reached.add(index)
 
         return take
 
@@ -82,16 +87,11 @@ def read_states(
     finally:
         for handle in handles:
             handle.remove()
-    rows = np.stack([_reached(states, index) for index, states in enumerate(seen)])
-    ends = np.cumsum(picker.counts)
-    return np.split(rows, ends[:-1], axis=1)
-
-
-def _reached(states: Tensor | None, index: int) -> NDArray[np.float32]:
-    if states is None:
-        message = f"[record] expected the model to reach its tap {index}, got a call that did not"
+    if len(reached) != len(taps):
+        message = f"[record] expected the model to reach {len(taps)} blocks, got {len(reached)}"
         raise ValueError(message)
-    return np.asarray(states.numpy())
+    ends = np.cumsum(picker.counts)
+    return np.split(rows.numpy(), ends[:-1], axis=1)
 
 
 class _Picker:
@@ -124,10 +124,10 @@ class _Picker:
         self._weights = self._valid / lengths
 
     def pick(self, hidden: Tensor) -> Tensor:
-        """(row, d_model) float32 on the CPU, from (batch, position, d_model) or its flat form."""
+        """(row, d_model) float32, from (batch, position, d_model) or its flat form."""
         shaped = hidden.detach().reshape(*self._shape, -1)
         device = shaped.device
         picked = shaped[self._rows.to(device), self._columns.to(device)].float()
         if self._mean:
-            return (picked * self._weights.to(device)[..., None]).sum(dim=1).cpu()
-        return picked[self._valid.to(device)].cpu()
+            return (picked * self._weights.to(device)[..., None]).sum(dim=1)
+        return picked[self._valid.to(device)]

@@ -169,6 +169,7 @@ class TransformersBackend(Backend):
             self._taps[chosen],
             sequences,
             spans,
+            width=self.identity.d_model,
             mean=mean,
             side=self.padding_side,
         )
