@@ -57,6 +57,25 @@ COMMANDS = {
         "--prompt",
         "--threads",
     },
+    "record": {
+        "--backend",
+        "--cache",
+        "--device",
+        "--dtype",
+        "--help",
+        "--hook-point",
+        "--json",
+        "--layers",
+        "--model",
+        "--n-ctx",
+        "--out",
+        "--pairs",
+        "--resume",
+        "--row-dtype",
+        "--select",
+        "--stats",
+        "--threads",
+    },
 }
 
 
@@ -76,6 +95,7 @@ def flags_of(command: Any) -> set[str]:
         ("cogit.cli.main", ["doctor", "--help"]),
         ("cogit.cli.main", ["inspect", "--help"]),
         ("cogit.cli.main", ["parity", "--help"]),
+        ("cogit.cli.main", ["record", "--help"]),
         ("cogit.cli.infer", ["--help"]),
     ],
 )
