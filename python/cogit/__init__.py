@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Ablation": "operators",
+    "ActivationMoments": "activation_moments",
+    "ActivationStore": "store",
     "Activations": "activations",
     "Additive": "operators",
     "AffineEdit": "operators",
@@ -44,10 +46,14 @@ _HOME = {
     "load_backend": "backends",
     "load_pairs": "pairs",
     "record": "activations",
+    "record_moments": "activation_moments",
+    "record_to": "recording",
 }
 
 __all__ = [
     "Ablation",
+    "ActivationMoments",
+    "ActivationStore",
     "Activations",
     "Additive",
     "AffineEdit",
@@ -81,9 +87,12 @@ __all__ = [
     "load_backend",
     "load_pairs",
     "record",
+    "record_moments",
+    "record_to",
 ]
 
 if TYPE_CHECKING:
+    from cogit.activation_moments import ActivationMoments, record_moments
     from cogit.activations import Activations, record
     from cogit.backends import load_backend
     from cogit.errors import ArtefactError, BackendMissingError, InterventionError
@@ -109,7 +118,9 @@ if TYPE_CHECKING:
     from cogit.pairs import ContrastPair, load_pairs
     from cogit.positions import Positions
     from cogit.projection import Projection
+    from cogit.recording import record_to
     from cogit.sampling import Sample, SamplingOptions
+    from cogit.store import ActivationStore
     from cogit.subspace import Subspace, fit_subspace
 
 

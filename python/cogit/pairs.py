@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_MAX_PAIRS = 1_000_000
+from cogit.pair_sources import read_rows
 
 
 @dataclass(frozen=True)
 class ContrastPair:
-    """Two matched texts, one of each class."""
+    """Two matched texts, one of each class; continuations of ``prompt`` where there is one."""
 
     positive: str
     negative: str
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         texts: tuple[object, ...] = (self.positive, self.negative)
         if not all(isinstance(text, str) for text in texts):
             message = f"[pairs] expected two texts, got {self.positive!r} and {self.negative!r}"
+            raise TypeError(message)
+        prompt: object = self.prompt
+        if not isinstance(prompt, str):
+            message = f"[pairs] expected a text as prompt, got {prompt!r}"
             raise TypeError(message)
         if not self.positive.strip() or not self.negative.strip():
             message = "[pairs] expected two texts, got an empty one"
@@ -29,38 +33,40 @@ class ContrastPair:
             message = f"[pairs] expected two different texts, got {self.positive!r} twice"
             raise ValueError(message)
 
+    @property
+    def texts(self) -> tuple[str, str]:
+        """What a model reads: the prompt with either continuation."""
+        return self.prompt + self.positive, self.prompt + self.negative
 
-def load_pairs(path: str | Path) -> list[ContrastPair]:
-    """Read contrast pairs from a JSONL file, one ``{"positive": …, "negative": …}`` a line.
 
-    Raises FileNotFoundError, or ValueError naming the file and the line.
+def load_pairs(source: str | Path | Mapping[str, object]) -> list[ContrastPair]:
+    """Read contrast pairs from a user's own data.
+
+    - a JSONL file, one ``{"positive": …, "negative": …}`` a line, or ``chosen`` and ``rejected``,
+      with an optional ``prompt`` that both continue;
+    - a CSV file (``.csv``) with these columns;
+    - two text files matched by line, as ``positive.txt,negative.txt``;
+    - a data set, through the optional package ``datasets``: a mapping of ``dataset`` (hub id or
+      local folder) and optionally ``config``, ``split``, ``positive``, ``negative`` and ``prompt``
+      (columns) and ``streaming``, or the same as one string:
+      ``dataset:NAME?split=train[:100]&positive=chosen&negative=rejected``.
+
+    Raises FileNotFoundError, BackendMissingError where ``datasets`` is not installed, or ValueError
+    naming the file and the line.
     """
-    source = Path(path)
-    pairs: list[ContrastPair] = []
-    try:
-        with source.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, 1):
-                if number > _MAX_PAIRS:
-                    message = f"[pairs] expected at most {_MAX_PAIRS} lines in {source}"
-                    raise ValueError(message)
-                if line.strip():
-                    pairs.append(_read_line(line, f"{source}:{number}"))
-    except UnicodeDecodeError as error:
-        message = f"[pairs] expected UTF-8 text in {source}, got {error.reason}"
-        raise ValueError(message) from error
-    return require_pairs(pairs, str(source))
-
-
-def _read_line(line: str, where: str) -> ContrastPair:
-    try:
-        row = json.loads(line)
-        return ContrastPair(row["positive"], row["negative"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        message = (
-            f'[pairs] expected {{"positive": …, "negative": …}} in {where}, '
-            f"got {line.strip()[:80]!r} ({error})"
-        )
-        raise ValueError(message) from error
+    pairs = []
+    for row in read_rows(source):
+        try:
+            pairs.append(ContrastPair(row.positive, row.negative, row.prompt))
+        except (ValueError, TypeError) as error:
+            reason = str(error).removeprefix("[pairs] ")
+            message = (
+                f'[pairs] expected {{"positive": …, "negative": …}} in {row.where}, '
+                f"got {row.excerpt!r} ({reason})"
+            )
+            raise ValueError(message) from error
+    name = source.get("dataset", "the data set") if isinstance(source, Mapping) else source
+    return require_pairs(pairs, str(name))
 
 
 def require_pairs(pairs: Sequence[ContrastPair], source: str = "the list") -> list[ContrastPair]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from cogit.errors import InterventionError
+from cogit.hook_points import HookPoint
 from cogit.identity import ModelIdentity
 from cogit.intervention import Intervention
 from cogit.progress import track
@@ -101,11 +102,38 @@ class Backend(ABC):
         """What is steering now."""
         return self._intervention
 
+    @property
+    def numerics(self) -> str:
+        """Which arithmetic makes the states: other arithmetic, other roundings."""
+        return f"{self.name}, rounding {self.precision:.3g}"
+
     def residuals(
         self, sequences: Sequence[TokenIds], layers: Sequence[int]
     ) -> list[NDArray[np.float32]]:
         """(layer, position, d_model) states at the end of the given blocks, as steered now."""
         return [probe.after for probe in self.probe(sequences, layers)]
+
+    def states(
+        self,
+        sequences: Sequence[TokenIds],
+        layers: Sequence[int],
+        spans: Sequence[tuple[int, int]],
+        *,
+        mean: bool,
+        hook_point: HookPoint = HookPoint.RESID_POST,
+    ) -> list[NDArray[np.float32]]:
+        """States at a hook point of the given blocks, of some tokens alone, as steered now.
+
+        spans: for each sequence a half-open range of its tokens, not empty. Returns for each
+        (layer, token, d_model) float32, or (layer, 1, d_model) with the ``mean`` over its span.
+        The sequences make one batch. ValueError for a hook point that the model does not have.
+        """
+        if hook_point is not HookPoint.RESID_POST:
+            message = f"[hook point] expected resid_post in {self.name}, got {hook_point}"
+            raise ValueError(message)
+        found = self.residuals(sequences, layers)
+        rows = [states[:, slice(*span)] for states, span in zip(found, spans, strict=True)]
+        return [row.mean(axis=1, keepdims=True) for row in rows] if mean else rows
 
     @contextmanager
     def steer(

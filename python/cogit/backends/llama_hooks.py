@@ -198,8 +198,10 @@ class LlamaHooks:
         )
         self._captured = max_rows
 
-    def capture_read(self, layer: int, which: Side = "before") -> NDArray[np.float32]:
-        """(rows, n_embd) float32, every row since the last rewind.
+    def capture_read(
+        self, layer: int, which: Side = "before", span: tuple[int, int] | None = None
+    ) -> NDArray[np.float32]:
+        """(rows, n_embd) float32, every row since the last rewind, or a half-open range of them.
 
         Raises ValueError if more rows came than fit, or if the last block dropped some of them
         because their logits were not wanted.
@@ -207,10 +209,11 @@ class LlamaHooks:
         if which not in _SIDES:
             message = f"[capture_read] expected before or after, got {which!r}"
             raise ValueError(message)
-        rows = np.empty((self._capture_rows(), self.n_embd), np.float32)
+        first, stop = span or (0, self._capture_rows())
+        rows = np.empty((stop - first, self.n_embd), np.float32)
         self._check(
             self._library.cogit.cogit_capture_read(
-                self._context, layer, _SIDES[which], 0, len(rows), rows.ctypes.data
+                self._context, layer, _SIDES[which], first, len(rows), rows.ctypes.data
             )
         )
         return rows

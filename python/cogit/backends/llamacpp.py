@@ -11,6 +11,7 @@ import numpy as np
 from cogit.backends.base import Backend, Probe, TokenIds
 from cogit.backends.llama_engine import LlamaEngine
 from cogit.errors import InterventionError
+from cogit.hook_points import HookPoint
 from cogit.identity import ModelIdentity, file_fingerprint
 from cogit.intervention import Intervention
 from cogit.layers import describe_blocks
@@ -58,6 +59,7 @@ class LlamaCppBackend(Backend):
             kv_type=kv_type,
             flash_attention=flash_attention,
         )
+        self._kv_type = kv_type
         engine = self.engine
         self.context_length = min(wanted, engine.n_ctx_train)
         self.batch_size = n_parallel
@@ -72,6 +74,10 @@ class LlamaCppBackend(Backend):
             vocab_size=engine.n_vocab,
             fingerprint=file_fingerprint([source]),
         )
+
+    @property
+    def numerics(self) -> str:
+        return f"{super().numerics}, {self._kv_type} cache"
 
     def tokenize(self, text: str) -> list[int]:
         return self.engine.tokenize(text)
@@ -120,6 +126,39 @@ class LlamaCppBackend(Backend):
             )
             raise InterventionError(message)
         return rows
+
+    def states(
+        self,
+        sequences: Sequence[TokenIds],
+        layers: Sequence[int],
+        spans: Sequence[tuple[int, int]],
+        *,
+        mean: bool,
+        hook_point: HookPoint = HookPoint.RESID_POST,
+    ) -> list[NDArray[np.float32]]:
+        """See Backend. One sequence after the other; logits are made for its span alone.
+
+        The graph is watched at the end of blocks: ``resid_post``, and ``resid_pre`` of blocks from
+        1 on, which is ``resid_post`` of the block before. ValueError for any other.
+        """
+        blocks = _ends_before(layers, hook_point, self.identity.architecture)
+        self.engine.capture_begin(blocks, max(map(len, sequences)), before=False, after=True)
+        try:
+            return [
+                self._states_of(ids, blocks, span, mean=mean)
+                for ids, span in zip(sequences, spans, strict=True)
+            ]
+        finally:
+            self.engine.capture_end()
+
+    def _states_of(
+        self, ids: TokenIds, blocks: Sequence[int], span: tuple[int, int], *, mean: bool
+    ) -> NDArray[np.float32]:
+        self.engine.capture_rewind()
+        # The last block computes those tokens alone whose logits are wanted.
+        self._run([ids], [len(ids)], [span[0] <= i < span[1] for i in range(len(ids))])
+        rows = np.stack([self.engine.capture_read(layer, "after", span) for layer in blocks])
+        return rows.mean(axis=1, keepdims=True) if mean else rows
 
     def logits(
         self, sequences: Sequence[TokenIds], *, n_prompt: Sequence[int] | None = None
@@ -172,9 +211,12 @@ class LlamaCppBackend(Backend):
         return (0, 0) if now is None else now.positions.window(n_prompt)
 
     def _run(
-        self, sequences: Sequence[TokenIds], lengths: Sequence[int]
+        self,
+        sequences: Sequence[TokenIds],
+        lengths: Sequence[int],
+        wanted: Sequence[bool] | None = None,
     ) -> list[NDArray[np.float32]]:
-        """Logits of whole sequences in one batch."""
+        """Logits of whole sequences in one batch; of a single one, those that are wanted."""
         for ids in sequences:
             if not 1 <= len(ids) <= self.context_length:
                 message = (
@@ -186,8 +228,10 @@ class LlamaCppBackend(Backend):
         tokens = [token for ids in sequences for token in ids]
         positions = [position for ids in sequences for position in range(len(ids))]
         owners = [row for row, ids in enumerate(sequences) for _ in ids]
-        rows = self.engine.decode(tokens, positions, owners, [True] * len(tokens))
+        rows = self.engine.decode(tokens, positions, owners, wanted or [True] * len(tokens))
         self._require_placed()
+        if wanted is not None:
+            return [rows]
         ends = np.cumsum([len(ids) for ids in sequences])
         return [np.asarray(part) for part in np.split(rows, ends[:-1])]
 
@@ -239,3 +283,17 @@ class LlamaCppBackend(Backend):
                 f"does not reach the hook there"
             )
             raise InterventionError(message)
+
+
+def _ends_before(layers: Sequence[int], point: HookPoint, architecture: str) -> list[int]:
+    """The blocks at whose ends a hook point of the given blocks is seen; else ValueError."""
+    if point is HookPoint.RESID_POST:
+        return list(layers)
+    if point is HookPoint.RESID_PRE and all(layer > 0 for layer in layers):
+        return [layer - 1 for layer in layers]
+    what = "resid_pre of block 0" if point is HookPoint.RESID_PRE else str(point)
+    message = (
+        f"[hook point] expected resid_post, or resid_pre of blocks from 1 on, in llamacpp "
+        f"({architecture}), got {what}; use --backend transformers"
+    )
+    raise ValueError(message)

@@ -22,7 +22,10 @@ from transformers import (
 from cogit.backends.base import Backend, Probe, TokenIds
 from cogit.backends.blocks import count, find_blocks, text_config
 from cogit.backends.hooks import SteeringHooks, TokenClock, hidden_of, kernel_name
+from cogit.backends.states import PaddingSide, forward_base, pad, read_states
+from cogit.backends.taps import Tap, tap_blocks
 from cogit.errors import ArtefactError
+from cogit.hook_points import HookPoint
 from cogit.identity import ModelIdentity, file_fingerprint
 from cogit.intervention import Intervention
 from cogit.sampling import Sampler
@@ -68,6 +71,8 @@ class TransformersBackend(Backend):
             model.register_forward_hook(self._clock.after_forward, always_call=True),
         ]
         self._hooks: SteeringHooks | None = None
+        self._taps: dict[tuple[HookPoint, tuple[int, ...]], list[Tap]] = {}
+        self.padding_side: PaddingSide = "right"  # of recorded batches; the states are the same
 
     @classmethod
     def load(
@@ -138,6 +143,37 @@ class TransformersBackend(Backend):
         passes = self._forward(sequences, (), n_prompt)
         return [logits[:length] for _, _, logits, length in passes]
 
+    @torch.inference_mode()
+    def states(
+        self,
+        sequences: Sequence[TokenIds],
+        layers: Sequence[int],
+        spans: Sequence[tuple[int, int]],
+        *,
+        mean: bool,
+        hook_point: HookPoint = HookPoint.RESID_POST,
+    ) -> list[NDArray[np.float32]]:
+        self._require_lengths(sequences)
+        chosen = (hook_point, tuple(layers))
+        if chosen not in self._taps:
+            ids = torch.arange(5)[None, :] % self.identity.vocab_size
+            self._taps[chosen] = tap_blocks(
+                self._blocks,
+                layers,
+                hook_point,
+                self.identity.architecture,
+                lambda: forward_base(self.model, self._clock, ids, torch.ones_like(ids)),
+            )
+        return read_states(
+            lambda ids, mask: forward_base(self.model, self._clock, ids, mask),
+            self._taps[chosen],
+            sequences,
+            spans,
+            width=self.identity.d_model,
+            mean=mean,
+            side=self.padding_side,
+        )
+
     def close(self) -> None:
         self._attach(None)
         for handle in self._clock_handles:
@@ -158,6 +194,18 @@ class TransformersBackend(Backend):
         n_prompt: Sequence[int] | None,
     ) -> list[tuple[Any, Any, Any, int]]:
         """(before, after, logits, length) of each sequence; right-padded to a common length."""
+        self._require_lengths(sequences)
+        results: list[tuple[Any, Any, Any, int]] = []
+        for start in range(0, len(sequences), self.batch_size):
+            chunk = sequences[start : start + self.batch_size]
+            ids, mask = pad(chunk, "right")
+            prompts = None if n_prompt is None else n_prompt[start : start + self.batch_size]
+            before, after, logits = self._run(ids, mask, layers, prompts)
+            for row, tokens in enumerate(chunk):
+                results.append((before[:, row], after[:, row], logits[row], len(tokens)))
+        return results
+
+    def _require_lengths(self, sequences: Sequence[TokenIds]) -> None:
         if not sequences or not all(len(ids) for ids in sequences):
             message = "[forward] expected sequences of at least one token, got an empty one"
             raise ValueError(message)
@@ -168,20 +216,6 @@ class TransformersBackend(Backend):
                 f"got {longest}"
             )
             raise ValueError(message)
-        results: list[tuple[Any, Any, Any, int]] = []
-        for start in range(0, len(sequences), self.batch_size):
-            chunk = sequences[start : start + self.batch_size]
-            width = max(map(len, chunk))
-            ids = torch.zeros((len(chunk), width), dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for row, tokens in enumerate(chunk):
-                ids[row, : len(tokens)] = torch.tensor(tokens)
-                mask[row, : len(tokens)] = 1
-            prompts = None if n_prompt is None else n_prompt[start : start + self.batch_size]
-            before, after, logits = self._run(ids, mask, layers, prompts)
-            for row, tokens in enumerate(chunk):
-                results.append((before[:, row], after[:, row], logits[row], len(tokens)))
-        return results
 
     def _run(
         self, ids: Tensor, mask: Tensor, layers: Sequence[int], n_prompt: Sequence[int] | None
@@ -221,12 +255,8 @@ class TransformersBackend(Backend):
     def _generate(
         self, prompts: Sequence[TokenIds], rows: Sequence[int], sampler: Sampler
     ) -> list[list[int]]:
-        width = max(map(len, prompts))
-        ids = torch.zeros((len(prompts), width), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, tokens in enumerate(prompts):
-            ids[row, width - len(tokens) :] = torch.tensor(tokens)
-            mask[row, width - len(tokens) :] = 1
+        ids, mask = pad(prompts, "left")
+        width = ids.shape[1]
         stop_ids = self.eos_ids if sampler.options.stop_at_eos else frozenset()
         config = GenerationConfig(
             max_new_tokens=sampler.options.max_tokens, do_sample=False, use_cache=True

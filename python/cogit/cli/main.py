@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from cogit import __version__
-from cogit.cli import demo, doctor, fit, gate, inspect, parity, presets, reverse, subspace, sweep
+from cogit.cli import (
+    demo,
+    doctor,
+    fit,
+    gate,
+    inspect,
+    parity,
+    presets,
+    record,
+    reverse,
+    subspace,
+    sweep,
+)
 from cogit.cli.errors import run
 
 app = typer.Typer(
@@ -19,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (demo, doctor, fit, gate, inspect, parity, presets, reverse, subspace, sweep):
+for module in (demo, doctor, fit, gate, inspect, parity, presets, record, reverse, subspace, sweep):
     app.command(module.NAME)(module.command)
 
 
