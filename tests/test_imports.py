@@ -31,7 +31,7 @@ LEVELS = [
     {"subspace"},
     {"operators"},
     {"intervention"},
-    {"backends", "verify"},
+    {"backends", "interop", "verify"},
     {"evaluation", "manifest", "report", "parity", "demo", "doctor", "inspection"},
     {"cli"},
 ]

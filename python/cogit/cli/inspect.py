@@ -14,7 +14,8 @@ NAME = "inspect"
 
 def command(
     file: Annotated[
-        Path, typer.Argument(help="Intervention, activations, GGUF file or model folder.")
+        Path,
+        typer.Argument(help="Artefact of cogit, GGUF (model or control vector), model folder."),
     ],
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cogit import __version__
-from cogit.cli import demo, doctor, inspect, parity
+from cogit.cli import demo, doctor, export, import_, inspect, parity
 from cogit.cli.errors import run
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (demo, doctor, inspect, parity):
+for module in (demo, doctor, export, import_, inspect, parity):
     app.command(module.NAME)(module.command)
 
 
