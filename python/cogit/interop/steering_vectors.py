@@ -229,9 +229,9 @@ def _require_convention(convention: str) -> None:
 
 def _vector(name: str, value: Any, identity: ModelIdentity) -> NDArray[np.float64]:
     """One vector of the model's width as float64; axes of length 1 in front are dropped."""
-    detach = getattr(value, "detach", None)
-    if detach is not None:  # a torch tensor, perhaps on a device or in bfloat16
-        value = detach().cpu().double().numpy()
+    if hasattr(value, "is_floating_point"):  # a torch tensor, perhaps on a device or in bfloat16
+        value = value.detach().cpu()
+        value = (value.double() if value.is_floating_point() else value).numpy()
     array = np.asarray(value)
     if array.dtype.kind != "f":
         message = f"[import] expected floats at {name}, got {array.dtype}"
