@@ -229,7 +229,7 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "integers": (".npy", npy((2,), "<i8", bytes(16)), "floats"),
     "NaN": (".npy", npy((2,), data=np.full(2, np.nan).tobytes()), "finite"),
     "not a zip": (".npz", b"hello", "zip file"),
-    "other members": (".npz", zipped()[:0] + b"PK\5\6" + bytes(18), "at least one vector"),
+    "an empty zip": (".npz", b"PK\5\6" + bytes(18), "at least one vector"),
     "code in pt": (".pt", saved({"1": Evil()}), "tensors alone"),
     "bare pickle": (".pt", pickle.dumps({1: 2}), "zip file"),
     "old pt": (".pt", saved({1: EYE[0]}, _use_new_zipfile_serialization=False), "zip file"),
@@ -349,3 +349,16 @@ def test_inspect_shows_vectors_and_kinds_it_does_not_know(tmp_path: Path) -> Non
     (tmp_path / "bad").write_bytes(safe({"1": V}, format="cogit", kind="x", json="{"))
     with pytest.raises(ArtefactError, match="JSON metadata"):
         inspect_path(tmp_path / "bad")
+
+
+def test_inspect_shows_folders_with_a_manifest(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"kind": "something kept", "layers": [1]}), encoding="utf-8")
+    (tmp_path / "shard").write_bytes(bytes(10))
+    facts = inspect_path(tmp_path)
+    assert (facts["kind"], facts["metadata"]["layers"]) == ("something kept", [1])
+    assert facts["files"]["shard"] == 10
+    for content in ("[", "[1]", "\ud800"):
+        manifest.write_bytes(content.encode("utf-8", "surrogatepass"))
+        with pytest.raises(ArtefactError, match="JSON"):
+            inspect_path(tmp_path)

@@ -31,7 +31,8 @@ def inspect_path(path: str | Path) -> Facts:
     """
     source = Path(path).expanduser()
     if source.is_dir():
-        return _model_folder(source)
+        kept = (source / "manifest.json").is_file() and not (source / "config.json").is_file()
+        return _folder_with_manifest(source) if kept else _model_folder(source)
     if not source.is_file():
         message = f"[inspect] expected a file or a model folder, got {source}, which does not exist"
         raise FileNotFoundError(message)
@@ -251,6 +252,27 @@ def _activations(source: Path) -> Facts:
             )
         },
         "model": loaded.identity.to_json(),
+    }
+
+
+def _folder_with_manifest(source: Path) -> Facts:
+    """A folder that cogit wrote, such as a run, by its manifest and the sizes of its files."""
+    path = source / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        message = f"[inspect] expected JSON in {path}, got {_one_line(error)}"
+        raise ArtefactError(message) from error
+    if not isinstance(manifest, dict):
+        message = f"[inspect] expected a JSON object in {path}, got {type(manifest).__name__}"
+        raise ArtefactError(message)
+    files = {file.name: file.stat().st_size for file in sorted(source.iterdir()) if file.is_file()}
+    return {
+        "kind": str(manifest.get("kind", "run folder")),
+        "file": str(source),
+        "bytes": sum(files.values()),
+        "files": files,
+        "metadata": manifest,
     }
 
 

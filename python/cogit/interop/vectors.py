@@ -81,16 +81,16 @@ def _constants(
 
 
 def _require_ungated(intervention: Intervention, target: str) -> None:
+    gated = {f"block {block}" for block in getattr(intervention, "gates", None) or ()}
     parts: dict[str, Any] = {"the intervention": intervention}
-    parts |= {f"block {layer}": operator for layer, operator in intervention.operators.items()}
-    for name, part in parts.items():
-        for attribute in ("gate", "gates"):
-            if getattr(part, attribute, None):
-                message = (
-                    f"[export] expected no gate, as {target} holds none, got one on {name}; keep "
-                    f"it as an intervention file"
-                )
-                raise InterventionError(message)
+    parts |= {f"block {block}": operator for block, operator in intervention.operators.items()}
+    gated |= {name for name, part in parts.items() if getattr(part, "gate", None) is not None}
+    if gated:
+        message = (
+            f"[export] expected no gate, as {target} holds none, got one on "
+            f"{', '.join(sorted(gated))}; keep it as an intervention file"
+        )
+        raise InterventionError(message)
 
 
 def _require_every_token(intervention: Intervention, target: str, *, every_token: bool) -> None:
