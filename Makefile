@@ -40,9 +40,8 @@ test-all:
 # `pip install '.[test,interop]'` and without requirements.txt, whose numpy and transformers are
 # newer than repeng and steering-vectors allow. COGIT_STOCK_LLAMA may name the folder of another
 # libllama of the pinned version, in which our control vectors then run too.
-COGIT_STOCK_LLAMA ?=
 test-interop:
-	$(if $(COGIT_STOCK_LLAMA),COGIT_STOCK_LLAMA=$(COGIT_STOCK_LLAMA)) $(RUN) -m pytest -m interop -rs
+	$(RUN) -m pytest -m interop -rs
 
 bench:
 	@for name in kernels inject record subspace fit; do \

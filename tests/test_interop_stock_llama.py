@@ -2,7 +2,8 @@
 
 ``make test-interop COGIT_STOCK_LLAMA=FOLDER``: the folder of a libllama of the pinned llama.cpp
 (vendor/llama.cpp/PIN), built with BUILD_SHARED_LIBS=ON and for the same CPU features. The default
-tests do the same by the stock API of our library with nothing of ours attached.
+tests do the same by the stock API of our library with nothing of ours attached. Compiled with -O3,
+as ours is, it gave the same bits; with -O2, logits within 2e-5.
 """
 
 from __future__ import annotations
