@@ -11,7 +11,7 @@ CLANG_FORMAT ?= $(dir $(shell command -v $(PYTHON)))clang-format
 SOURCES_CPP = $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 RUN = PYTHONPATH=python $(PYTHON)
 
-.PHONY: build check format test test-all bench asan tsan clean
+.PHONY: build check format test test-all test-interop bench asan tsan clean
 
 build:
 	$(CMAKE) -S . -B $(BUILD) -G Ninja -DPython_EXECUTABLE=$$(command -v $(PYTHON)) $(CMAKE_ARGS)
@@ -34,7 +34,14 @@ test:
 	$(RUN) -m pytest
 
 test-all:
-	$(RUN) -m pytest -m "not gpu"
+	$(RUN) -m pytest -m "not gpu and not interop"
+
+# Against steering-vectors, repeng and nnsight. PYTHON must be of an environment with
+# `pip install '.[test,interop]'` and without requirements.txt, whose numpy and transformers are
+# newer than repeng and steering-vectors allow. COGIT_STOCK_LLAMA may name the folder of another
+# libllama of the pinned version, in which our control vectors then run too.
+test-interop:
+	$(RUN) -m pytest -m interop -rs
 
 bench:
 	@for name in kernels inject record subspace fit; do \

@@ -59,7 +59,7 @@ LEVELS = [
     {"extractors", "subspace"},
     {"operators", "gates"},
     {"intervention"},
-    {"backends", "verify", "gating"},
+    {"backends", "gating", "interop", "verify"},
     {
         "autofit",
         "evaluation",

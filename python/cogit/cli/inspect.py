@@ -10,11 +10,13 @@ import typer
 from cogit.cli.console import print_json
 
 NAME = "inspect"
+_MOST = 64  # parts of one line; --json has all
 
 
 def command(
     file: Annotated[
-        Path, typer.Argument(help="Intervention, activations, GGUF file or model folder.")
+        Path,
+        typer.Argument(help="Artefact of cogit, GGUF (model or control vector), model folder."),
     ],
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -45,9 +47,14 @@ def _operator(facts: dict[str, Any]) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(part)}" for name, part in value.items()) or "none"
+        return _listed([f"{name} {_plain(part)}" for name, part in value.items()])
     if isinstance(value, list):
-        return ", ".join(map(_plain, value)) or "none"
+        return _listed([_plain(part) for part in value])
     if isinstance(value, float):
         return f"{value:.6g}"
     return "not given" if value is None else str(value)
+
+
+def _listed(parts: list[str]) -> str:
+    left_out = [f"and {len(parts) - _MOST} more"] if len(parts) > _MOST else []
+    return ", ".join([*parts[:_MOST], *left_out]) or "none"

@@ -11,8 +11,10 @@ from cogit import __version__
 from cogit.cli import (
     demo,
     doctor,
+    export,
     fit,
     gate,
+    import_,
     inspect,
     parity,
     presets,
@@ -31,7 +33,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (demo, doctor, fit, gate, inspect, parity, presets, record, reverse, subspace, sweep):
+for module in (
+    demo,
+    doctor,
+    export,
+    fit,
+    gate,
+    import_,
+    inspect,
+    parity,
+    presets,
+    record,
+    reverse,
+    subspace,
+    sweep,
+):
     app.command(module.NAME)(module.command)
 
 
