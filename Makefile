@@ -44,7 +44,7 @@ test-interop:
 	$(RUN) -m pytest -m interop -rs
 
 bench:
-	@for name in kernels inject record subspace fit; do \
+	@for name in kernels inject record subspace fit families; do \
 	  $(RUN) -m bench.$$name --json bench/results/$$name.json || exit 1; done
 	$(RUN) -m bench.results
 
