@@ -57,7 +57,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
     """How often a model is loaded, and texts run through it."""
     counts = {"loads": 0, "texts": 0}
     kind = backend_module.TransformersBackend
-    load, run = kind.load.__func__, kind._run  # type: ignore[attr-defined]
+    load, run, states = kind.load.__func__, kind._run, kind.states  # type: ignore[attr-defined]
 
     def counting_load(cls: Any, *args: Any, **options: Any) -> Any:
         counts["loads"] += 1
@@ -67,6 +67,12 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
         counts["texts"] += len(ids)
         return run(self, ids, *args, **options)
 
+    def counting_states(self: Any, sequences: Any, *args: Any, **options: Any) -> Any:
+        counts["texts"] += len(sequences)
+        return states(self, sequences, *args, **options)
+
+    # The two ways through the model: recorded states, and everything that needs logits.
+    monkeypatch.setattr(kind, "states", counting_states)
     monkeypatch.setattr(kind, "load", classmethod(counting_load))
     monkeypatch.setattr(kind, "_run", counting_run)
     return counts

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cogit import reference
 from cogit.evaluation.calibrate import Candidate
-from cogit.evaluation.teacher_forced import Budget, Choice, Score, TeacherForced, whole_texts
+from cogit.evaluation.teacher_forced import Budget, Choice, Score, TeacherForced
+from cogit.evaluation.transport import transport as measured_transport
 from cogit.intervention import Intervention
 from cogit.operators import Operator, Unitary, fit_operator
 from cogit.pairs import ContrastPair
@@ -26,6 +26,7 @@ from cogit.training.flips import FlipReport
 if TYPE_CHECKING:
     from cogit.activations import Activations
     from cogit.backends.base import Backend
+    from cogit.evaluation.statistics import Interval
 
 OPERATORS = ("unitary", "additive", "ablation")
 METHODS = ("plane", "procrustes", "direct", "born", "margin")
@@ -142,7 +143,7 @@ def _groups_by_text(pairs: list[ContrastPair]) -> list[list[ContrastPair]]:
 
     seen: dict[str, int] = {}
     for index, pair in enumerate(pairs):
-        for text in whole_texts(pair):
+        for text in pair.texts:
             first = seen.setdefault(text, index)
             one, other = sorted((root(first), root(index)))
             parent[other] = one
@@ -247,29 +248,31 @@ def transport(
     intervention: Intervention,
     subspaces: Iterable[Subspace],
     texts: Iterable[str],
-) -> dict[int, float]:
-    """Antisymmetric transport at every steered block: mean u·[S₊(h) - S₋(h)] / 4s.
+    reverse: Intervention | None = None,
+) -> dict[int, Interval]:
+    """The transport of every steered block (see `cogit.evaluation.transport`) on open prompts.
 
-    h are the plain states of open prompts at the block, first token excluded, u and s the direction
-    and half separation of the training split, S± the operator at plus and minus its strength. 0 is
-    no effect; 0.5 is that of half the class separation each way.
+    subspaces: of the training split, for direction and half separation. texts: run unsteered; the
+    first token is left out, as steering does, and a prompt of one token with it. reverse: another
+    intervention for the way back. ValueError where no prompt is left.
     """
     sequences = [backend.tokenize(text) for text in texts]
-    found: dict[int, float] = {}
+    found: dict[int, Interval] = {}
     for subspace in subspaces:
         layer = subspace.layer
-        states = np.concatenate(
-            [rows[0, 1:] for rows in backend.residuals(sequences, [layer])]
-        ).astype(np.float64)
-        if not len(states):
+        rows = [one[0, 1:] for one in backend.residuals(sequences, [layer])]
+        states = [one for one in rows if len(one)]
+        if not states:
             message = "[transport] expected prompts of at least two tokens, got none"
             raise ValueError(message)
-        operator, strength = intervention.operators[layer], intervention.strength
-        towards, away = (
-            reference.affine_apply(operator.fold(sign * strength), states) for sign in (1, -1)
+        found[layer] = measured_transport(
+            intervention.operators[layer],
+            states,
+            subspace.direction,
+            subspace.half_separation,
+            strength=intervention.strength,
+            reverse=None if reverse is None else reverse.operators[layer],
         )
-        moved = (towards - away) @ subspace.direction
-        found[layer] = float(moved.mean() / (4 * subspace.half_separation))
     return found
 
 
@@ -277,7 +280,7 @@ def open_prompts(backend: Backend, pairs: Iterable[ContrastPair]) -> list[str]:
     """What the two texts of a pair begin with, where that is two tokens or more after the first."""
     found: list[str] = []
     for pair in pairs:
-        both = [backend.tokenize(text) for text in whole_texts(pair)]
+        both = [backend.tokenize(text) for text in pair.texts]
         common = 0
         while common < min(map(len, both)) and both[0][common] == both[1][common]:
             common += 1
