@@ -175,7 +175,14 @@ def test_open_prompts_are_what_pairs_begin_with(planted: Run) -> None:
 # ---- verdict ----
 
 ALL, NONE = Share(40, 40), Share(0, 40)
-GOOD = FlipReport(fitted=ALL, kept=ALL, identity=NONE, shuffled=NONE, shuffled_worst=NONE)
+GOOD = FlipReport(
+    fitted=ALL,
+    kept=ALL,
+    identity=NONE,
+    shuffled=NONE,
+    shuffled_kept=ALL,
+    shuffled_worst=NONE,
+)
 SCORE = Score(np.linspace(1, 2, 20), -0.01, 0.01)
 
 
@@ -200,6 +207,9 @@ def test_shuffled_flips_count_where_there_is_no_model() -> None:
     turning = replace(GOOD, shuffled=ALL)
     assert autofit.verdict([turning], None, [], Budget())[0] == "no effect"
     assert autofit.verdict([turning], SCORE, [0.1], Budget())[0] == "effect"
+    # Half turns flip every state and keep none: no match for a fit that tells the classes apart.
+    round_about = replace(turning, shuffled_kept=NONE)
+    assert autofit.verdict([round_about], None, [], Budget())[0] == "effect"
 
 
 def test_an_effect_that_costs_too_much_is_called_so() -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cogit.evaluation.statistics import Interval
 
 OPERATORS = ("unitary", "additive", "ablation")
-METHODS = ("plane", "procrustes", "direct", "born", "margin")
+METHODS = ("plane", "procrustes", "direct", "born", "margin", "born-adam")
 ANGLES = (30.0, 60.0, 90.0)
 GAINS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -78,7 +78,13 @@ class Recipe:
             raise ValueError(message)
 
     def fit(self, subspace: Subspace) -> Operator:
-        """The operator on a subspace."""
+        """The operator on a subspace; ValueError for born-adam, which trains on whole states."""
+        if self.operator == "unitary" and self.method == "born-adam":
+            message = (
+                "[fit] expected a method that fits a subspace, got born-adam, which trains on "
+                "recorded states; use cogit.training.born_operator"
+            )
+            raise ValueError(message)
         if self.operator != "unitary":
             return fit_operator(subspace, self.operator)
         if self.method == "margin":
@@ -316,8 +322,11 @@ def verdict(
         criteria["contrast above zero on held-out pairs"] = low > 0
         criteria["contrast above every shuffled fit's"] = low > max(shuffled_contrast, default=0.0)
     elif reports:
-        criteria["flips more than shuffled fits"] = all(
-            one.fitted.interval[0] > one.shuffled.rate for one in reports
+        # A fit that turns every state round flips all of them, and keeps none.
+        criteria["flips and keeps more than shuffled fits"] = all(
+            min(one.fitted.interval[0], one.kept.interval[0])
+            > min(one.shuffled.rate, one.shuffled_kept.rate)
+            for one in reports
         )
     if not criteria:
         return "not judged: nothing was held out", criteria

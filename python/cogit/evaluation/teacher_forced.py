@@ -131,9 +131,7 @@ class TeacherForced:
 
     def divergence(self, intervention: Intervention, reverse: Intervention | None = None) -> float:
         """KL on neutral texts, nats per token, mean of both directions."""
-        return _divergence(
-            self._backend, intervention, self._neutral, self._plain_neutral, reverse
-        )
+        return _divergence(self._backend, intervention, self._neutral, self._plain_neutral, reverse)
 
     def at_budget(
         self, intervention: Intervention, budget: Budget, factors: Iterable[float]
@@ -220,9 +218,7 @@ def _divergence(
     return float(np.mean(found))
 
 
-def _towards(
-    intervention: Intervention, sign: int, reverse: Intervention | None
-) -> Intervention:
+def _towards(intervention: Intervention, sign: int, reverse: Intervention | None) -> Intervention:
     if reverse is not None and sign < 0:
         return reverse
     return intervention.at_strength(sign * intervention.strength)

@@ -47,18 +47,22 @@ _MIN_FIT, _MIN_HELD_OUT = 4, 2
 class FlipReport:
     """A fitted operator's rate beside its controls.
 
-    kept: held-out states of the target's own class that stay on its side. shuffled: over all draws
-    of fits to shuffled classes; shuffled_worst: the largest of them.
+    kept: held-out states of the target's own class that stay on its side. shuffled, shuffled_kept:
+    over all draws of fits to shuffled classes; shuffled_worst: the one that flips most.
     """
 
     fitted: Share
     kept: Share
     identity: Share
     shuffled: Share
+    shuffled_kept: Share
     shuffled_worst: Share
 
     def to_json(self) -> dict[str, Any]:
-        names = ("fitted", "kept", "identity", "shuffled", "shuffled_worst")
+        names = (
+            *("fitted", "kept", "identity"),
+            *("shuffled", "shuffled_kept", "shuffled_worst"),
+        )
         return {name: getattr(self, name).to_json() for name in names}
 
 
@@ -106,14 +110,19 @@ def compare_flips(
         )
 
     found = rate(fitted)
-    controls = [rate(ways).both for ways in shuffled]
+    controls = [rate(ways) for ways in shuffled]
     return FlipReport(
         fitted=found.both,
         kept=found.kept,
         identity=found.before,
-        shuffled=Share(sum(one.count for one in controls), sum(one.n for one in controls)),
-        shuffled_worst=max(controls, key=lambda one: one.count),
+        shuffled=_pooled([one.both for one in controls]),
+        shuffled_kept=_pooled([one.kept for one in controls]),
+        shuffled_worst=max((one.both for one in controls), key=lambda one: one.count),
     )
+
+
+def _pooled(shares: list[Share]) -> Share:
+    return Share(sum(one.count for one in shares), sum(one.n for one in shares))
 
 
 def in_sample(operator: Operator, subspace: Subspace, *, strength: float = 1.0) -> Share:
