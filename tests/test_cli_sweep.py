@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def pairs_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often a model is loaded, and texts run through it."""
     counts = {"loads": 0, "texts": 0}
     kind = backend_module.TransformersBackend

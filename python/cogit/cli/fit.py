@@ -129,7 +129,8 @@ def command(
     that is more than controls do. The verdict may be "no effect".
     """
     from cogit.autofit import Recipe
-    from cogit.cli.fit_run import Request, execute
+    from cogit.cli.fit_request import Request
+    from cogit.cli.fit_run import execute
     from cogit.evaluation.teacher_forced import Budget
     from cogit.layers import LayerRange
 

@@ -11,7 +11,7 @@ from cogit.training.born_operator import BornOperators, fit_born_operators
 
 if TYPE_CHECKING:
     from cogit.activations import Activations
-    from cogit.cli.fit_run import Request
+    from cogit.cli.fit_request import Request
 
 _PLAIN = {
     "right": "each of the two operators carries its own class towards the other",
@@ -93,7 +93,7 @@ def train(request: Request, states: Activations, blocks: tuple[int, ...]) -> Tra
 
 
 def print_born(blocks: dict[str, Any], opposite: str | None) -> None:
-    """Fidelity beside the identity's and the shuffled control's, polarity, and which way it goes."""
+    """Fidelity beside its controls, polarity, and that the way back is an operator of its own."""
     for layer, facts in blocks.items():
         for direction, one in facts["directions"].items():
             named = f"fidelity, block {layer}"

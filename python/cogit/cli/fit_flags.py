@@ -79,7 +79,11 @@ class BornFlags:
 
     def require_none(self, method: str) -> None:
         """ValueError where any was given to another method: none is ignored."""
-        given = [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value]
+        given = [
+            f"--{name.replace('_', '-')}"
+            for name, value in vars(self).items()
+            if value is not None and value is not False
+        ]
         if given:
             message = (
                 f"[fit] expected {', '.join(given)} with --method born-adam only, got {method}; "

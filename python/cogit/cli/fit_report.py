@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cogit import autofit
 
 if TYPE_CHECKING:
-    from cogit.cli.fit_run import Outcome, Request
+    from cogit.cli.fit_request import Outcome, Request
 
 _TABLE_ROWS = 8
 

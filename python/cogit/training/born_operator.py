@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cogit.operators import Dense
 from cogit.presets import RATIO
 from cogit.projection import Projection
@@ -51,7 +53,7 @@ class BornSettings:
 
     def width(self, d_model: int) -> int:
         """q for a model of this width."""
-        return self.quantum_dim or round(self.ratio * d_model)
+        return round(self.ratio * d_model) if self.quantum_dim is None else self.quantum_dim
 
     @property
     def trainings(self) -> int:
@@ -134,8 +136,8 @@ def fit_born_operators(
     )
 
     def operators(pair: OperatorPair) -> tuple[Dense, Dense]:
-        there, back = (Dense(projection, pair.unitary(way), lossy=True) for way in DIRECTIONS)
-        return there, back
+        there, back = (pair.unitary(way).astype(np.complex128) for way in DIRECTIONS)
+        return Dense(projection, there, lossy=True), Dense(projection, back, lossy=True)
 
     def control(way: Direction, draw: int) -> UnitaryModule:
         result = fit.results[way]
