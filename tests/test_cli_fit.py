@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import json
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +106,59 @@ def test_pairs_with_refinement_and_resume(
     saved = Intervention.load(tmp_path / "a.safetensors")
     assert saved.lineage["refined"]["steps"] == 6
     assert saved.strength == facts["strength"]
+
+
+def written_as(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """The same pairs in one of the forms that users have, and the name that lineage gives them."""
+    found = grammar.contrast_pairs(32, 0, "train")
+    if kind == "csv":
+        with (folder / "p.csv").open("w", newline="", encoding="utf-8") as stream:
+            rows = csv.writer(stream)
+            rows.writerows([("positive", "negative"), *((p.positive, p.negative) for p in found)])
+        return str(folder / "p.csv"), "p.csv"
+    if kind == "texts":
+        for name in ("positive", "negative"):
+            texts = "\n".join(getattr(pair, name) for pair in found)
+            (folder / f"{name}.txt").write_text(texts, encoding="utf-8")
+        return f"{folder}/positive.txt,{folder}/negative.txt", "positive.txt,negative.txt"
+    if kind == "prompt":
+        lines = []
+        for pair in found:
+            both = zip(pair.positive, pair.negative, strict=False)
+            common = sum(1 for _ in itertools.takewhile(lambda two: two[0] == two[1], both))
+            rest = {"positive": pair.positive[common:], "negative": pair.negative[common:]}
+            lines.append(json.dumps({"prompt": pair.positive[:common], **rest}))
+        (folder / "p.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        return str(folder / "p.jsonl"), "p.jsonl"
+    fake = types.ModuleType("datasets")
+    table = [{"chosen": pair.positive, "rejected": pair.negative} for pair in found]
+    fake.load_dataset = lambda *names, **options: table  # type: ignore[attr-defined]
+    error = types.SimpleNamespace(DatasetsError=RuntimeError)
+    fake.exceptions = error  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    spec = "dataset:some/name?positive=chosen&negative=rejected"
+    return spec, spec
+
+
+def test_every_source_of_pairs_gives_the_same_fit(
+    folder: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A user's own pairs: CSV, two texts, a prompt with two continuations, a data set."""
+    hashes = set()
+    for kind in ("csv", "texts", "prompt", "dataset"):
+        source, name = written_as(kind, tmp_path, monkeypatch)
+        out = tmp_path / f"{kind}.safetensors"
+        neutral = ["--neutral", str(folder / "neutral.txt")]
+        facts, _ = fit(folder, capfd, out, "--pairs", source, "--layer", "2", *neutral)
+        assert facts["splits"] == {"fit": 16, "calibration": 8, "held_out": 8}
+        lineage = Intervention.load(out).lineage
+        assert lineage["source"] == name
+        assert ("source_fingerprint" in lineage) == (kind != "dataset")
+        hashes.add(facts["content_hash"])
+    assert len(hashes) == 1
 
 
 def test_packaged_neutral_texts_are_named(

@@ -92,6 +92,9 @@ class Request:
         if self.plot is not None and not (self.auto or self.refine):
             message = "[plot] expected --auto or --refine, got a fit without a choice or a curve"
             raise ValueError(message)
+        if self.out_opposite is not None and self.out_opposite.resolve() == self.out.resolve():
+            message = f"[save] expected two files, got {self.out} for --out and --out-opposite"
+            raise ValueError(message)
         for path in (self.out, self.out_opposite, self.plot):
             if path is not None and not path.absolute().parent.is_dir():
                 message = f"[save] expected an existing folder for {path}; create it first"
