@@ -81,7 +81,7 @@ def test_other_families(family: Any) -> None:
 def test_settings_that_no_training_can_have() -> None:
     for wrong in ({"draws": 0}, {"ratio": 0.0}, {"ratio": float("nan")}):
         with pytest.raises(ValueError, match=r"^\[born\] expected"):
-            BornSettings(**wrong)  # type: ignore[arg-type]
+            BornSettings(**wrong)
 
 
 # ---- the command ----
