@@ -14,12 +14,13 @@ from cogit import autofit
 from cogit.activations import record
 from cogit.autofit import Recipe
 from cogit.demo import grammar
+from cogit.evaluation.flip import Share
 from cogit.evaluation.teacher_forced import Budget, Score, TeacherForced
 from cogit.intervention import Intervention
 from cogit.operators import Additive, Unitary
 from cogit.pairs import ContrastPair
 from cogit.subspace import fit_subspace
-from cogit.training.flips import FlipRate, FlipReport
+from cogit.training.flips import FlipReport
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_transport_by_hand(planted: Run) -> None:
 
     def carried(operator: Additive | Unitary, strength: float = 1.0) -> float:
         made = Intervention({PLANTED_LAYER: operator}, planted.backend.identity, strength)
-        return autofit.transport(planted.backend, made, [subspace], prompts)[PLANTED_LAYER]
+        return autofit.transport(planted.backend, made, [subspace], prompts)[PLANTED_LAYER].mean
 
     # Folds are float32.
     assert carried(Additive(subspace.steering_vector)) == pytest.approx(0.5, abs=1e-5)
@@ -173,8 +174,15 @@ def test_open_prompts_are_what_pairs_begin_with(planted: Run) -> None:
 
 # ---- verdict ----
 
-ALL, NONE = FlipRate(40, 40), FlipRate(0, 40)
-GOOD = FlipReport(fitted=ALL, kept=ALL, identity=NONE, shuffled=NONE, shuffled_worst=NONE)
+ALL, NONE = Share(40, 40), Share(0, 40)
+GOOD = FlipReport(
+    fitted=ALL,
+    kept=ALL,
+    identity=NONE,
+    shuffled=NONE,
+    shuffled_kept=ALL,
+    shuffled_worst=NONE,
+)
 SCORE = Score(np.linspace(1, 2, 20), -0.01, 0.01)
 
 
@@ -184,8 +192,8 @@ def test_the_verdict_may_be_no_effect() -> None:
     assert autofit.verdict([GOOD], None, [], budget)[0] == "effect"
     assert autofit.verdict([], None, [], budget) == ("not judged: nothing was held out", {})
     for flips in (
-        replace(GOOD, fitted=FlipRate(20, 40), identity=FlipRate(18, 40)),
-        replace(GOOD, kept=FlipRate(4, 40)),
+        replace(GOOD, fitted=Share(20, 40), identity=Share(18, 40)),
+        replace(GOOD, kept=Share(4, 40)),
     ):
         assert autofit.verdict([GOOD, flips], SCORE, [0.1], budget)[0] == "no effect"
     weak = replace(SCORE, per_pair=np.linspace(-1, 1, 20))
@@ -199,6 +207,9 @@ def test_shuffled_flips_count_where_there_is_no_model() -> None:
     turning = replace(GOOD, shuffled=ALL)
     assert autofit.verdict([turning], None, [], Budget())[0] == "no effect"
     assert autofit.verdict([turning], SCORE, [0.1], Budget())[0] == "effect"
+    # Half turns flip every state and keep none: no match for a fit that tells the classes apart.
+    round_about = replace(turning, shuffled_kept=NONE)
+    assert autofit.verdict([round_about], None, [], Budget())[0] == "effect"
 
 
 def test_an_effect_that_costs_too_much_is_called_so() -> None:

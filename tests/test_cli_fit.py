@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import json
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,7 @@ from cogit.cli.main import main
 from cogit.demo import grammar
 from cogit.demo.assets import demo_model
 from cogit.intervention import Intervention
-from cogit.subspace import Subspace, fit_subspace
+from cogit.subspace import fit_subspace
 
 COMMON = ["--threads", "1", "--json"]
 
@@ -74,7 +78,7 @@ def test_pairs_with_automatic_choice(
     assert score["ci"][0] > 0
     assert score["contrast"] > 3 * max(abs(value) for value in facts["shuffled_contrast"])
     assert score["neutral_kl"] == facts["neutral_kl"] <= 2 * facts["budget"]["neutral_kl"]
-    assert facts["transport"][str(layer)] > 0.2
+    assert facts["transport"][str(layer)]["low"] > 0.2
     assert "begin" in facts["transport_on"]
     assert facts["table"][0]["contrast"] >= facts["table"][-1]["contrast"]
     assert "neutral.txt" in said
@@ -102,6 +106,59 @@ def test_pairs_with_refinement_and_resume(
     saved = Intervention.load(tmp_path / "a.safetensors")
     assert saved.lineage["refined"]["steps"] == 6
     assert saved.strength == facts["strength"]
+
+
+def written_as(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """The same pairs in one of the forms that users have, and the name that lineage gives them."""
+    found = grammar.contrast_pairs(32, 0, "train")
+    if kind == "csv":
+        with (folder / "p.csv").open("w", newline="", encoding="utf-8") as stream:
+            rows = csv.writer(stream)
+            rows.writerows([("positive", "negative"), *((p.positive, p.negative) for p in found)])
+        return str(folder / "p.csv"), "p.csv"
+    if kind == "texts":
+        for name in ("positive", "negative"):
+            texts = "\n".join(getattr(pair, name) for pair in found)
+            (folder / f"{name}.txt").write_text(texts, encoding="utf-8")
+        return f"{folder}/positive.txt,{folder}/negative.txt", "positive.txt,negative.txt"
+    if kind == "prompt":
+        lines = []
+        for pair in found:
+            both = zip(pair.positive, pair.negative, strict=False)
+            common = sum(1 for _ in itertools.takewhile(lambda two: two[0] == two[1], both))
+            rest = {"positive": pair.positive[common:], "negative": pair.negative[common:]}
+            lines.append(json.dumps({"prompt": pair.positive[:common], **rest}))
+        (folder / "p.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        return str(folder / "p.jsonl"), "p.jsonl"
+    fake = types.ModuleType("datasets")
+    table = [{"chosen": pair.positive, "rejected": pair.negative} for pair in found]
+    fake.load_dataset = lambda *names, **options: table  # type: ignore[attr-defined]
+    error = types.SimpleNamespace(DatasetsError=RuntimeError)
+    fake.exceptions = error  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    spec = "dataset:some/name?positive=chosen&negative=rejected"
+    return spec, spec
+
+
+def test_every_source_of_pairs_gives_the_same_fit(
+    folder: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A user's own pairs: CSV, two texts, a prompt with two continuations, a data set."""
+    hashes = set()
+    for kind in ("csv", "texts", "prompt", "dataset"):
+        source, name = written_as(kind, tmp_path, monkeypatch)
+        out = tmp_path / f"{kind}.safetensors"
+        neutral = ["--neutral", str(folder / "neutral.txt")]
+        facts, _ = fit(folder, capfd, out, "--pairs", source, "--layer", "2", *neutral)
+        assert facts["splits"] == {"fit": 16, "calibration": 8, "held_out": 8}
+        lineage = Intervention.load(out).lineage
+        assert lineage["source"] == name
+        assert ("source_fingerprint" in lineage) == (kind != "dataset")
+        hashes.add(facts["content_hash"])
+    assert len(hashes) == 1
 
 
 def test_packaged_neutral_texts_are_named(
@@ -158,7 +215,7 @@ def test_states_with_a_model(
     )
     assert facts["contrast"] is None
     assert facts["neutral_kl"] > 0
-    assert facts["transport"]["3"] > 0.2
+    assert facts["transport"]["3"]["low"] > 0.2
 
 
 def test_chance_is_no_effect(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -179,9 +236,8 @@ def test_an_ablation_is_fitted_and_has_no_side(
     assert facts["settings"] == {"operator": "ablation"}
 
 
-@pytest.mark.skipif(not hasattr(Subspace, "load"), reason="subspaces have no file format yet")
 def test_a_subspace_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    subspace: Any = fit_subspace(planted_states(PLANTS[4]), 1)
+    subspace = fit_subspace(planted_states(PLANTS[4]), 1)
     path = subspace.save(tmp_path / "subspace.safetensors")
     facts, _ = fit(tmp_path, capfd, tmp_path / "a.safetensors", "--subspace", str(path))
     assert facts["layers"] == [1]
@@ -217,8 +273,8 @@ def test_people_read_effect_cost_and_controls_side_by_side(
         (["--activations", "a", "--auto"], "expected --pairs with --auto or --refine"),
         (["--pairs", "a", "--refine", "2", "--operator", "additive"], "expected a unitary"),
         (["--pairs", "a", "--refine", "2", "--backend", "llamacpp"], "which has gradients"),
-        (["--pairs", "a", "--resume"], "expected --resume with --refine and --checkpoint"),
-        (["--pairs", "a", "--checkpoint", "c"], "expected --checkpoint with --refine only"),
+        (["--pairs", "a", "--resume"], "expected --resume with --checkpoint and --refine"),
+        (["--pairs", "a", "--checkpoint", "c"], "expected --checkpoint with --refine or born-adam"),
         (["--activations", "absent"], "[load]"),
         (["--pairs", "absent.jsonl"], "absent.jsonl"),
         (["--pairs", "a", "--auto", "--plot", "nowhere/a.png"], "expected an existing folder"),

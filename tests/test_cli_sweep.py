@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +52,11 @@ def pairs_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often a model is loaded, and texts run through it."""
     counts = {"loads": 0, "texts": 0}
     kind = backend_module.TransformersBackend
-    load, run = kind.load.__func__, kind._run  # type: ignore[attr-defined]
+    load, run, states = kind.load.__func__, kind._run, kind.states  # type: ignore[attr-defined]
 
     def counting_load(cls: Any, *args: Any, **options: Any) -> Any:
         counts["loads"] += 1
@@ -67,6 +66,12 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
         counts["texts"] += len(ids)
         return run(self, ids, *args, **options)
 
+    def counting_states(self: Any, sequences: Any, *args: Any, **options: Any) -> Any:
+        counts["texts"] += len(sequences)
+        return states(self, sequences, *args, **options)
+
+    # The two ways through the model: recorded states, and everything that needs logits.
+    monkeypatch.setattr(kind, "states", counting_states)
     monkeypatch.setattr(kind, "load", classmethod(counting_load))
     monkeypatch.setattr(kind, "_run", counting_run)
     return counts

@@ -14,18 +14,17 @@ from cogit.activations import Activations, record
 from cogit.autofit import Recipe
 from cogit.demo import grammar
 from cogit.demo.assets import demo_model
+from cogit.evaluation.flip import Boundary, Share, held_out_flip_rate
+from cogit.intervals import wilson_interval
 from cogit.operators import Additive
 from cogit.subspace import fit_subspace
 from cogit.training.flips import (
-    FlipRate,
     FlipReport,
-    flip_rate,
+    compare_flips,
     flip_report,
     in_sample,
     shuffle_classes,
     split_activations,
-    true_reading,
-    wilson,
 )
 
 if TYPE_CHECKING:
@@ -145,14 +144,29 @@ def test_flips_by_hand() -> None:
     direction, mean = np.array([1.0, 0.0]), np.array([5.0, 7.0])
     negative = mean + np.array([[-1.0, 3.0], [-3.0, 0.0]])
     positive = mean + np.array([[1.0, -9.0], [2.0, 4.0]])
+    boundary = Boundary(mean, direction)
     push = Additive(2.0 * direction)
-    assert flip_rate(push, mean, direction, positive, negative) == FlipRate(2, 4)
-    assert flip_rate(push, mean, direction, positive, negative, strength=2.0) == FlipRate(4, 4)
-    assert flip_rate(push, mean, direction, positive, negative, strength=-2.0) == FlipRate(0, 4)
-    assert flip_rate(None, mean, direction, positive, negative) == FlipRate(0, 4)
-    assert flip_rate(push, mean, direction, positive, negative, kept=True) == FlipRate(4, 4)
-    turned = flip_rate(None, mean, -direction, positive, negative)
-    assert turned == FlipRate(4, 4)
+
+    def flipped(strength: float = 1.0, towards: Boundary = boundary) -> tuple[Share, Share, Share]:
+        found = held_out_flip_rate(push, positive, negative, towards, strength=strength)
+        return found.both, found.kept, found.before
+
+    assert flipped() == (Share(2, 4), Share(4, 4), Share(0, 4))
+    assert flipped(2.0)[0] == Share(4, 4)
+    assert flipped(-2.0)[0] == Share(0, 4)
+    assert flipped(-2.0)[1] == Share(0, 4)
+    assert flipped(0.0, Boundary(mean, -direction)) == (Share(4, 4), Share(0, 4), Share(4, 4))
+
+
+def test_the_way_back_may_be_an_operator_of_its_own() -> None:
+    states = planted_states(PLANTS[4])
+    training, held_out = split_activations(states, 0)
+    steer = Additive(fit_subspace(training, 1).steering_vector * 2)
+    back = Additive(-steer.vector)
+    ways = compare_flips((steer, back), [(back, steer)], training, held_out, 1)
+    assert ways == compare_flips((steer, None), [(back, None)], training, held_out, 1)
+    assert ways.fitted.rate >= 0.9
+    assert ways.shuffled.rate <= 0.1
 
 
 @pytest.mark.parametrize(
@@ -162,13 +176,13 @@ def test_flips_by_hand() -> None:
 )
 def test_wilson_intervals(successes: int, n: int, low: float, high: float) -> None:
     # The table has four decimals.
-    assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
+    assert wilson_interval(successes / n, n) == pytest.approx((low, high), abs=5e-5)
 
 
-@pytest.mark.parametrize(("successes", "n"), [(-1, 3), (4, 3), (0, 0)])
-def test_wilson_refuses_what_is_no_share(successes: int, n: int) -> None:
+@pytest.mark.parametrize(("share", "n"), [(-0.1, 3), (1.1, 3), (0.5, 0), (float("nan"), 3)])
+def test_wilson_refuses_what_is_no_share(share: float, n: int) -> None:
     with pytest.raises(ValueError, match=r"^\[wilson\] expected"):
-        wilson(successes, n)
+        wilson_interval(share, n)
 
 
 def test_the_split_is_seeded_and_disjoint() -> None:
@@ -203,13 +217,13 @@ def test_shuffling_exchanges_half_of_the_pairs() -> None:
 
 def test_the_reading_is_of_the_training_classes() -> None:
     states = planted_states(PLANTS[3])
-    mean, direction = true_reading(states, 1)
-    subspace = fit_subspace(states, 1)
-    np.testing.assert_allclose(mean, subspace.mean, atol=1e-12)
-    np.testing.assert_allclose(direction, subspace.direction, atol=1e-12)
+    boundary, subspace = Boundary.between(*states.at(1)), fit_subspace(states, 1)
+    unit = boundary.direction / np.linalg.norm(boundary.direction)
+    np.testing.assert_allclose(boundary.middle, subspace.mean, atol=1e-12)
+    np.testing.assert_allclose(unit, subspace.direction, atol=1e-12)
     equal = Activations(states.positive, states.positive, (0, 1), 4, states.identity)
-    with pytest.raises(ValueError, match=r"^\[flips\] expected two classes with different means"):
-        true_reading(equal, 1)
+    with pytest.raises(ValueError, match=r"^\[flip\] expected a direction, got zero"):
+        flip_report(Additive(unit), lambda copy: Additive(unit), equal, states, 1)
 
 
 def test_flips_of_a_subspace_are_those_of_its_states() -> None:
@@ -218,5 +232,5 @@ def test_flips_of_a_subspace_are_those_of_its_states() -> None:
     subspace = fit_subspace(states, 1)
     operator = UNITARY.fit(subspace)
     positive, negative = states.at(1)
-    whole = flip_rate(operator, subspace.mean, subspace.direction, positive, negative)
-    assert in_sample(operator, subspace) == whole
+    whole = held_out_flip_rate(operator, positive, negative, Boundary.of_subspace(subspace))
+    assert in_sample(operator, subspace) == whole.both

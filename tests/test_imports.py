@@ -27,6 +27,7 @@ LEVELS = [
         "pair_datasets",
         "presets",
         "hook_points",
+        "intervals",
         "running",
         "selection",
         "run_folder",

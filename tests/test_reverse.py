@@ -206,7 +206,7 @@ def test_command_on_llamacpp_agrees(
         (("--prompts", "nowhere.txt"), "intervention", "which does not exist"),
         (("--prompts", "pairs"), "narrow", "blocks of width 7"),
         (("--prompts", "pairs", "--opposite", "pairs"), "intervention", "safetensors"),
-        (("--pairs", "prompts"), "intervention", "positive"),
+        (("--pairs", "prompts"), "intervention", "[pairs] expected JSON in"),
     ],
 )
 def test_command_refuses_in_one_line(

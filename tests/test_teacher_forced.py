@@ -77,6 +77,18 @@ def test_turning_the_strength_turns_the_contrast(planted: Run, scorer: TeacherFo
     ) == pytest.approx(forth.neutral_kl, rel=1e-12)
 
 
+def test_a_way_back_of_its_own_serves_the_other_direction(
+    planted: Run, scorer: TeacherForced
+) -> None:
+    made = learned(planted.activations, "additive")
+    one, other = scorer.score(made), scorer.score(made, made.at_strength(-made.strength))
+    np.testing.assert_array_equal(other.per_pair, one.per_pair)
+    assert (other.target_nll, other.neutral_kl) == (one.target_nll, one.neutral_kl)
+    # Going the same way twice, the two directions cancel.
+    twice = scorer.contrast(made, made)[0]
+    np.testing.assert_allclose(twice, 0.0, atol=1e-12)
+
+
 def test_the_best_within_the_budget_is_chosen(planted: Run, scorer: TeacherForced) -> None:
     budget = Budget(target_nll=0.5, neutral_kl=0.02)
     choice = scorer.choose(candidates(planted, (0.5, 1.0, 2.0, 3.0)), budget, show=False)

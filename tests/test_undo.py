@@ -152,6 +152,16 @@ def test_transport_comes_with_an_interval(subspace: Subspace) -> None:
     assert found.low < found.mean < found.high
 
 
+def test_transport_by_a_way_back_of_its_own(subspace: Subspace) -> None:
+    """S₋ is the reverse at the positive strength: s·u there and 3 s·u back are 1 in units of 4s."""
+    v, s, u = subspace.steering_vector, subspace.half_separation, subspace.direction
+    states = on_the_line(subspace, -1.0, 1.0)
+    there, back = Additive(v), Additive(-3.0 * v)
+    # Folds are float32.
+    assert transport(there, states, u, s, reverse=back).mean == pytest.approx(1.0, abs=1e-5)
+    assert transport(there, states, u, s, reverse=there).mean == pytest.approx(0.0, abs=1e-6)
+
+
 def test_transport_refuses(subspace: Subspace) -> None:
     operator, u = Additive.fit(subspace), subspace.direction
     states = [rows(5, subspace.mean.size)]

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cogit import reference
 from cogit.evaluation.calibrate import Candidate
-from cogit.evaluation.teacher_forced import Budget, Choice, Score, TeacherForced, whole_texts
+from cogit.evaluation.teacher_forced import Budget, Choice, Score, TeacherForced
+from cogit.evaluation.transport import transport as measured_transport
 from cogit.intervention import Intervention
 from cogit.operators import Operator, Unitary, fit_operator
 from cogit.pairs import ContrastPair
@@ -26,9 +26,10 @@ from cogit.training.flips import FlipReport
 if TYPE_CHECKING:
     from cogit.activations import Activations
     from cogit.backends.base import Backend
+    from cogit.evaluation.statistics import Interval
 
 OPERATORS = ("unitary", "additive", "ablation")
-METHODS = ("plane", "procrustes", "direct", "born", "margin")
+METHODS = ("plane", "procrustes", "direct", "born", "margin", "born-adam")
 ANGLES = (30.0, 60.0, 90.0)
 GAINS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -77,7 +78,13 @@ class Recipe:
             raise ValueError(message)
 
     def fit(self, subspace: Subspace) -> Operator:
-        """The operator on a subspace."""
+        """The operator on a subspace; ValueError for born-adam, which trains on whole states."""
+        if self.operator == "unitary" and self.method == "born-adam":
+            message = (
+                "[fit] expected a method that fits a subspace, got born-adam, which trains on "
+                "recorded states; use cogit.training.born_operator"
+            )
+            raise ValueError(message)
         if self.operator != "unitary":
             return fit_operator(subspace, self.operator)
         if self.method == "margin":
@@ -142,7 +149,7 @@ def _groups_by_text(pairs: list[ContrastPair]) -> list[list[ContrastPair]]:
 
     seen: dict[str, int] = {}
     for index, pair in enumerate(pairs):
-        for text in whole_texts(pair):
+        for text in pair.texts:
             first = seen.setdefault(text, index)
             one, other = sorted((root(first), root(index)))
             parent[other] = one
@@ -247,29 +254,31 @@ def transport(
     intervention: Intervention,
     subspaces: Iterable[Subspace],
     texts: Iterable[str],
-) -> dict[int, float]:
-    """Antisymmetric transport at every steered block: mean u·[S₊(h) - S₋(h)] / 4s.
+    reverse: Intervention | None = None,
+) -> dict[int, Interval]:
+    """The transport of every steered block (see `cogit.evaluation.transport`) on open prompts.
 
-    h are the plain states of open prompts at the block, first token excluded, u and s the direction
-    and half separation of the training split, S± the operator at plus and minus its strength. 0 is
-    no effect; 0.5 is that of half the class separation each way.
+    subspaces: of the training split, for direction and half separation. texts: run unsteered; the
+    first token is left out, as steering does, and a prompt of one token with it. reverse: another
+    intervention for the way back. ValueError where no prompt is left.
     """
     sequences = [backend.tokenize(text) for text in texts]
-    found: dict[int, float] = {}
+    found: dict[int, Interval] = {}
     for subspace in subspaces:
         layer = subspace.layer
-        states = np.concatenate(
-            [rows[0, 1:] for rows in backend.residuals(sequences, [layer])]
-        ).astype(np.float64)
-        if not len(states):
+        rows = [one[0, 1:] for one in backend.residuals(sequences, [layer])]
+        states = [one for one in rows if len(one)]
+        if not states:
             message = "[transport] expected prompts of at least two tokens, got none"
             raise ValueError(message)
-        operator, strength = intervention.operators[layer], intervention.strength
-        towards, away = (
-            reference.affine_apply(operator.fold(sign * strength), states) for sign in (1, -1)
+        found[layer] = measured_transport(
+            intervention.operators[layer],
+            states,
+            subspace.direction,
+            subspace.half_separation,
+            strength=intervention.strength,
+            reverse=None if reverse is None else reverse.operators[layer],
         )
-        moved = (towards - away) @ subspace.direction
-        found[layer] = float(moved.mean() / (4 * subspace.half_separation))
     return found
 
 
@@ -277,7 +286,7 @@ def open_prompts(backend: Backend, pairs: Iterable[ContrastPair]) -> list[str]:
     """What the two texts of a pair begin with, where that is two tokens or more after the first."""
     found: list[str] = []
     for pair in pairs:
-        both = [backend.tokenize(text) for text in whole_texts(pair)]
+        both = [backend.tokenize(text) for text in pair.texts]
         common = 0
         while common < min(map(len, both)) and both[0][common] == both[1][common]:
             common += 1
@@ -313,8 +322,11 @@ def verdict(
         criteria["contrast above zero on held-out pairs"] = low > 0
         criteria["contrast above every shuffled fit's"] = low > max(shuffled_contrast, default=0.0)
     elif reports:
-        criteria["flips more than shuffled fits"] = all(
-            one.fitted.interval[0] > one.shuffled.rate for one in reports
+        # A fit that turns every state round flips all of them, and keeps none.
+        criteria["flips and keeps more than shuffled fits"] = all(
+            min(one.fitted.interval[0], one.kept.interval[0])
+            > min(one.shuffled.rate, one.shuffled_kept.rate)
+            for one in reports
         )
     if not criteria:
         return "not judged: nothing was held out", criteria

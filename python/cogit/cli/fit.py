@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from cogit.cli import fit_flags as flags
 from cogit.cli.loading import MODEL_VARIABLE, BackendChoice, Dtype, Runtime
 
 NAME = "fit"
@@ -27,13 +28,18 @@ class Method(StrEnum):
     direct = "direct"
     born = "born"
     margin = "margin"
+    born_adam = "born-adam"
 
 
 def command(
     out: Annotated[Path, typer.Option(help="Intervention file to write.")],
     pairs: Annotated[
         str | None,
-        typer.Option(help="Contrast pairs: recorded with the model, split, and judged through it."),
+        typer.Option(
+            help="Contrast pairs, recorded with the model, split, and judged through it: JSONL or "
+            "CSV file (positive, negative, perhaps prompt); two text files as a.txt,b.txt; "
+            "dataset:NAME?split=…"
+        ),
     ] = None,
     activations: Annotated[
         Path | None, typer.Option(help="Recorded states to fit on, instead of --pairs.")
@@ -66,7 +72,10 @@ def command(
     ] = OperatorChoice.unitary,
     method: Annotated[
         Method,
-        typer.Option(help="Of the unitary: margin trains on the states, the others are closed."),
+        typer.Option(
+            help="Of the unitary: margin trains on the subspace, born-adam (Born loss and Adam, a "
+            "dense operator) on encoded states; the others are closed."
+        ),
     ] = Method.plane,
     angle: Annotated[float, typer.Option(help="Degrees of the plane rotation.")] = 60.0,
     gain: Annotated[
@@ -97,9 +106,16 @@ def command(
         float, typer.Option(help="Rise of the NLL of the target's own texts, nats per token.")
     ] = 0.005,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Folder for checkpoints and the loss curve of --refine.")
+        Path | None, typer.Option(help="Folder for checkpoints of --refine or born-adam.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from --checkpoint.")] = False,
+    family: flags.Family = None,
+    preset: flags.Preset = None,
+    epochs: flags.Epochs = None,
+    q: flags.Width = None,
+    exact_inverse: flags.ExactInverse = False,
+    shuffled_fits: flags.ShuffledFits = None,
+    out_opposite: flags.OutOpposite = None,
     plot: Annotated[Path | None, typer.Option(help="Also write a PNG of choice and curve.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of splits, controls and training.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -113,10 +129,15 @@ def command(
     that is more than controls do. The verdict may be "no effect".
     """
     from cogit.autofit import Recipe
-    from cogit.cli.fit_run import Request, execute
+    from cogit.cli.fit_request import Request
+    from cogit.cli.fit_run import execute
     from cogit.evaluation.teacher_forced import Budget
     from cogit.layers import LayerRange
 
+    born = flags.BornFlags(family, preset, epochs, q, exact_inverse, shuffled_fits, out_opposite)
+    trains = operator is OperatorChoice.unitary and method is Method.born_adam
+    if not trains:
+        born.require_none(f"{operator.value} by {method.value}")
     execute(
         Request(
             pairs=pairs,
@@ -129,6 +150,8 @@ def command(
             layers=None if layers is None else LayerRange.parse(layers),
             recipe=Recipe(operator.value, method.value, angle, gain, k),
             strength=strength,
+            born=born.settings(seed) if trains else None,
+            out_opposite=out_opposite,
             tail=tail,
             auto=auto,
             refine=refine,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cogit import autofit
 
 if TYPE_CHECKING:
-    from cogit.cli.fit_run import Outcome, Request
+    from cogit.cli.fit_request import Outcome, Request
 
 _TABLE_ROWS = 8
 
@@ -35,7 +36,7 @@ def facts_of(request: Request, outcome: Outcome) -> dict[str, Any]:
         "neutral_kl": outcome.neutral_kl,
         "neutral": outcome.neutral,
         "budget": {"target_nll_rise": budget.target_nll, "neutral_kl": budget.neutral_kl},
-        "transport": {str(layer): value for layer, value in outcome.transport.items()},
+        "transport": {str(layer): asdict(value) for layer, value in outcome.transport.items()},
         "transport_on": outcome.transport_on,
         "table": [] if outcome.choice is None else list(outcome.choice.table),
         "refined": None
@@ -46,6 +47,8 @@ def facts_of(request: Request, outcome: Outcome) -> dict[str, Any]:
             "before": refined.before.to_json(),
             "after": refined.after.to_json(),
         },
+        "born": None if outcome.trained is None else outcome.trained.to_json(),
+        "opposite_file": None if request.out_opposite is None else str(request.out_opposite),
         "criteria": criteria,
         "verdict": overall,
     }
@@ -57,12 +60,20 @@ def print_facts(facts: dict[str, Any]) -> None:
     print(f"{'fit':<30}{_words(facts['settings'])}; pairs {_words(facts['splits'])}")
     _print_table(facts["table"])
     _print_refined(facts["refined"])
+    if facts["born"] is not None:
+        from cogit.cli.fit_born import print_born
+
+        print_born(facts["born"], facts["opposite_file"])
     for layer, report in facts["flips"].items():
         where = f"held-out flips, block {layer}"
         print(f"{where:<30}{_rate(report['fitted'])}; own class kept {_rate(report['kept'])}")
         print(f"{'  identity':<30}{_rate(report['identity'])}")
         worst = report["shuffled_worst"]["rate"]
-        print(f"{'  shuffled classes':<30}{_rate(report['shuffled'])}, worst draw {worst:.2f}")
+        kept = report["shuffled_kept"]["rate"]
+        print(
+            f"{'  shuffled classes':<30}{_rate(report['shuffled'])}, worst draw {worst:.2f}; own "
+            f"class kept {kept:.3f}"
+        )
     for layer, rate in facts["in_sample_flips"].items():
         print(f"{'flips, block ' + layer:<30}{_rate(rate)} of the states it was fitted on")
     if facts["contrast"] is not None:
@@ -71,7 +82,10 @@ def print_facts(facts: dict[str, Any]) -> None:
         print(f"{'neutral KL':<30}{facts['neutral_kl']:.4f} nats a token ({facts['neutral']})")
     for layer, value in facts["transport"].items():
         where = f"transport, block {layer}"
-        print(f"{where:<30}{value:+.3f} on {facts['transport_on']}; identity 0")
+        print(
+            f"{where:<30}{value['mean']:+.3f} [{value['low']:.3f}, {value['high']:.3f}] on "
+            f"{facts['transport_on']}; identity 0"
+        )
     for name, holds in facts["criteria"].items():
         print(f"[{'x' if holds else ' '}] {name}")
     print(f"verdict: {facts['verdict']}")

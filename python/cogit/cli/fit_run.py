@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +10,18 @@ from cogit import autofit
 from cogit.activations import Activations, record
 from cogit.autofit import Recipe
 from cogit.cli.console import print_json, say
+from cogit.cli.fit_born import train
 from cogit.cli.fit_report import facts_of, print_facts
-from cogit.cli.loading import BackendChoice, ModelSource, Runtime, display_name, open_model
-from cogit.evaluation.teacher_forced import Budget, Score, TeacherForced
+from cogit.cli.fit_request import Outcome, Request
+from cogit.cli.loading import ModelSource, display_name, open_model
+from cogit.evaluation.teacher_forced import TeacherForced
 from cogit.intervention import Intervention
 from cogit.layers import LayerRange, describe_blocks
 from cogit.operators import Operator
 from cogit.pairs import load_pairs
 from cogit.subspace import Subspace, fit_subspace
 from cogit.training.flips import (
-    FlipReport,
+    compare_flips,
     flip_report,
     in_sample,
     shuffle_classes,
@@ -32,89 +34,6 @@ if TYPE_CHECKING:
     from cogit.training.through_model import Refined
 
 _SHUFFLED_CONTRASTS = 4
-
-
-@dataclass(frozen=True)
-class Request:
-    """The flags of one call."""
-
-    pairs: str | None
-    activations: Path | None
-    subspace: Path | None
-    out: Path
-    model: str | None
-    backend: BackendChoice
-    runtime: Runtime
-    layers: LayerRange | None
-    recipe: Recipe
-    strength: float
-    tail: int
-    auto: bool
-    refine: int
-    neutral: Path | None
-    budget: Budget
-    checkpoint: Path | None
-    resume: bool
-    plot: Path | None
-    seed: int
-    json_output: bool
-
-    def require(self) -> None:
-        """ValueError for flags that do not go together, before any work."""
-        sources = {"--pairs": self.pairs, "--activations": self.activations}
-        sources["--subspace"] = self.subspace
-        given = [name for name, value in sources.items() if value is not None]
-        if len(given) != 1:
-            message = (
-                f"[fit] expected one of {', '.join(sources)}, got {' and '.join(given) or 'none'}"
-            )
-            raise ValueError(message)
-        if self.pairs is None and (self.auto or self.refine):
-            message = (
-                f"[fit] expected --pairs with --auto or --refine, which run texts through a model, "
-                f"got {given[0]}"
-            )
-            raise ValueError(message)
-        if self.refine and (
-            self.recipe.operator != "unitary" or self.backend is not BackendChoice.transformers
-        ):
-            message = (
-                f"[refine] expected a unitary on --backend transformers, which has gradients, got "
-                f"{self.recipe.operator} on {self.backend.value}"
-            )
-            raise ValueError(message)
-        if self.resume and (self.checkpoint is None or not self.refine):
-            message = "[resume] expected --resume with --refine and --checkpoint, got it alone"
-            raise ValueError(message)
-        if self.checkpoint is not None and not self.refine:
-            message = "[fit] expected --checkpoint with --refine only, got no steps to save"
-            raise ValueError(message)
-        if self.plot is not None and not (self.auto or self.refine):
-            message = "[plot] expected --auto or --refine, got a fit without a choice or a curve"
-            raise ValueError(message)
-        for path in (self.out, self.plot):
-            if path is not None and not path.absolute().parent.is_dir():
-                message = f"[save] expected an existing folder for {path}; create it first"
-                raise FileNotFoundError(message)
-
-
-@dataclass
-class Outcome:
-    """The intervention and what was found out about it; None where it could not be measured."""
-
-    intervention: Intervention
-    settings: dict[str, Any]
-    splits: dict[str, int]
-    flips: dict[int, FlipReport] = field(default_factory=dict)
-    in_sample: dict[int, Any] = field(default_factory=dict)
-    score: Score | None = None
-    shuffled_contrast: list[float] = field(default_factory=list)
-    neutral_kl: float | None = None
-    neutral: str | None = None
-    transport: dict[int, float] = field(default_factory=dict)
-    transport_on: str | None = None
-    choice: Choice | None = None
-    refined: Refined | None = None
 
 
 def execute(request: Request) -> None:
@@ -131,6 +50,9 @@ def execute(request: Request) -> None:
         outcome = _from_subspace(request)
     facts = facts_of(request, outcome)
     outcome.intervention.save(request.out)
+    if request.out_opposite is not None:
+        assert outcome.opposite is not None
+        _like(outcome.opposite, outcome.intervention).save(request.out_opposite)
     if request.plot is not None:
         from cogit.training.plots import write_plot
 
@@ -158,8 +80,11 @@ def _from_pairs(request: Request, backend: Backend) -> Outcome:
     show = not request.json_output
     states = record(backend, split.fit, layers, tail=request.tail, show_progress=show)
     check = TeacherForced(backend, split.calibration, checking)
-    recipe, choice = request.recipe, None
-    if request.auto:
+    recipe, choice, trained = request.recipe, None, None
+    if request.born is not None:
+        trained = train(request, states, states.layers)
+        start = trained.towards
+    elif request.auto:
         choice = autofit.choose(check, states, recipe, request.budget, show=show)
         start, recipe = choice.chosen.intervention, _chosen_recipe(recipe, choice)
     else:
@@ -170,16 +95,16 @@ def _from_pairs(request: Request, backend: Backend) -> Outcome:
     found = start if refined is None else refined.intervention
     found = _with_lineage(request, found, split.sizes(), origin)
     outcome = Outcome(found, _settings(request, choice), split.sizes(), neutral=origin)
-    outcome.choice, outcome.refined = choice, refined
+    outcome.choice, outcome.refined, outcome.trained = choice, refined, trained
     blocks = LayerRange.of(found.layers)
     unseen = record(backend, split.held_out, blocks, tail=request.tail, show_progress=show)
     _judge_flips(request, outcome, states, unseen, recipe)
     held_out = TeacherForced(backend, split.held_out, reporting)
-    outcome.score = held_out.score(found)
+    outcome.score = held_out.score(found, outcome.opposite)
     outcome.neutral_kl = outcome.score.neutral_kl
     outcome.shuffled_contrast = [
-        float(held_out.contrast(shuffled)[0].mean())
-        for shuffled in _shuffled(request, found, states, recipe)
+        float(held_out.contrast(*shuffled)[0].mean())
+        for shuffled in _shuffled(request, outcome, states, recipe)
     ]
     prompts = autofit.open_prompts(backend, split.held_out)
     _transport(request, outcome, backend, states, prompts or reporting, bool(prompts))
@@ -199,8 +124,10 @@ def _from_activations(request: Request) -> Outcome:
         raise ValueError(message)
     blocks = recorded if request.layers is None else request.layers.resolve(max(recorded) + 1)
     sizes = {"fit": states.positive.shape[1], "held_out": unseen.positive.shape[1]}
-    found = _with_lineage(request, _fitted(request, states, blocks), sizes, None)
-    outcome = Outcome(found, _settings(request, None), sizes)
+    trained = None if request.born is None else train(request, states, blocks)
+    start = _fitted(request, states, blocks) if trained is None else trained.towards
+    found = _with_lineage(request, start, sizes, None)
+    outcome = Outcome(found, _settings(request, None), sizes, trained=trained)
     _judge_flips(request, outcome, states, unseen, request.recipe)
     _judge_with_model(request, outcome, states)
     return outcome
@@ -209,7 +136,7 @@ def _from_activations(request: Request) -> Outcome:
 def _from_subspace(request: Request) -> Outcome:
     path = request.subspace
     assert path is not None
-    subspace: Subspace = Subspace.load(path)  # type: ignore[attr-defined,unused-ignore]
+    subspace = Subspace.load(path)
     if request.layers is not None and request.layers.blocks != (subspace.layer,):
         message = (
             f"[layers] expected block {subspace.layer}, which {path} was fitted at, got "
@@ -272,6 +199,17 @@ def _judge_flips(
     request: Request, outcome: Outcome, states: Activations, unseen: Activations, recipe: Recipe
 ) -> None:
     found = outcome.intervention
+    if outcome.trained is not None:
+        for layer, one in outcome.trained.blocks.items():
+            outcome.flips[layer] = compare_flips(
+                (one.towards, one.back),
+                one.shuffled,
+                states,
+                unseen,
+                layer,
+                strength=found.strength,
+            )
+        return
     for layer, operator in found.operators.items():
         outcome.flips[layer] = flip_report(
             operator,
@@ -285,16 +223,19 @@ def _judge_flips(
 
 
 def _shuffled(
-    request: Request, found: Intervention, states: Activations, recipe: Recipe
-) -> list[Intervention]:
-    """The same recipe fitted to shuffled classes, at the same blocks and strength."""
-    made = []
+    request: Request, outcome: Outcome, states: Activations, recipe: Recipe
+) -> list[tuple[Intervention, Intervention | None]]:
+    """The same fit to shuffled classes, at the same blocks and strength, and its way back."""
+    found = outcome.intervention
+    if outcome.trained is not None:
+        return list(outcome.trained.shuffled())
+    made: list[tuple[Intervention, Intervention | None]] = []
     for draw in range(_SHUFFLED_CONTRASTS):
         copy = shuffle_classes(states, request.seed + draw)
         operators = {layer: recipe.fit_states(copy, layer) for layer in found.layers}
         # A refined operator has its strength in its matrix; its controls are closed forms.
         strength = request.strength if request.refine else found.strength
-        made.append(Intervention(operators, found.identity, strength))
+        made.append((Intervention(operators, found.identity, strength), None))
     return made
 
 
@@ -313,7 +254,9 @@ def _judge_with_model(
     with open_model(request.backend, request.model, request.runtime) as backend:
         from cogit.evaluation.teacher_forced import neutral_divergence
 
-        outcome.neutral_kl = neutral_divergence(backend, outcome.intervention, texts)
+        outcome.neutral_kl = neutral_divergence(
+            backend, outcome.intervention, texts, outcome.opposite
+        )
         _transport(request, outcome, backend, states, texts, False, subspaces)
 
 
@@ -330,13 +273,15 @@ def _transport(
     if subspaces is None:
         assert states is not None
         subspaces = [fit_subspace(states, layer, k=request.recipe.k) for layer in found.layers]
-    outcome.transport = autofit.transport(backend, found, subspaces, texts)
+    outcome.transport = autofit.transport(backend, found, subspaces, texts, outcome.opposite)
     outcome.transport_on = (
         "beginnings that the texts of held-out pairs share" if from_pairs else "neutral texts"
     )
 
 
 def _settings(request: Request, choice: Choice | None) -> dict[str, Any]:
+    if request.born is not None:
+        return request.born.to_json()
     return request.recipe.settings() if choice is None else dict(choice.chosen.settings)
 
 
@@ -348,12 +293,18 @@ def _with_lineage(
     source = str(request.pairs or request.activations or request.subspace)
     path = Path(source)
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    if request.pairs is not None and not path.exists() and source.count(",") == 1:
+        files = [Path(part.strip()) for part in source.split(",")]
     known = [one for one in files if one.is_file()]
+    name = path.name if path.is_dir() else source
+    made = {**request.recipe.settings(), "k": request.recipe.k}
+    if request.born is not None:
+        made = request.born.to_json()
     lineage = {
         **found.lineage,
         "made_by": "cogit fit",
-        "fit": found.lineage.get("fit", {**request.recipe.settings(), "k": request.recipe.k}),
-        "source": path.name if known else source,
+        "fit": found.lineage.get("fit", made),
+        "source": ",".join(one.name for one in files) if known and not path.is_dir() else name,
         **({"source_fingerprint": file_fingerprint(known)} if known else {}),
         "splits": sizes,
         "seed": request.seed,
@@ -361,3 +312,8 @@ def _with_lineage(
         **({} if neutral is None else {"neutral": neutral}),
     }
     return replace(found, lineage=lineage)
+
+
+def _like(opposite: Intervention, found: Intervention) -> Intervention:
+    """The way back with the lineage of the way there."""
+    return replace(opposite, lineage={**found.lineage, **opposite.lineage})

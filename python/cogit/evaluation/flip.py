@@ -10,11 +10,12 @@ shuffled labels and against the identity, and judge by generated text.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cogit.intervals import wilson_interval
 from cogit.operators.base import Operator
 from cogit.reference import affine_apply
 
@@ -70,24 +71,33 @@ class Boundary:
 
 @dataclass(frozen=True)
 class Share:
-    """``count`` of ``n`` with its Wilson score interval at 95 % (Wilson 1927)."""
+    """``count`` of ``n``, with Wilson's score interval at 95 %."""
 
     count: int
     n: int
-    low: float
-    high: float
 
     @classmethod
     def of(cls, hits: NDArray[np.bool_]) -> Share:
-        from scipy.stats import binomtest
-
-        count, n = int(hits.sum()), int(hits.size)
-        interval = binomtest(count, n).proportion_ci(confidence_level=0.95, method="wilson")
-        return cls(count, n, float(interval.low), float(interval.high))
+        return cls(int(hits.sum()), int(hits.size))
 
     @property
     def rate(self) -> float:
         return self.count / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(self.rate, self.n)
+
+    @property
+    def low(self) -> float:
+        return self.interval[0]
+
+    @property
+    def high(self) -> float:
+        return self.interval[1]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"rate": self.rate, "ci": list(self.interval), "count": self.count, "n": self.n}
 
 
 @dataclass(frozen=True)
@@ -96,24 +106,19 @@ class FlipRate:
 
     to_positive: of negative states, after the operator. to_negative: of positive states, after its
     reverse. both: the two pooled. before: pooled, without any operator: what the boundary gets
-    wrong, below which no flip rate means anything.
+    wrong, below which no flip rate means anything. kept: of the states that each of the two should
+    leave alone, those of its target's own class, how many are on their own side afterwards.
     """
 
     to_positive: Share
     to_negative: Share
     both: Share
     before: Share
+    kept: Share
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            name: asdict(share) | {"rate": share.rate}
-            for name, share in (
-                ("to_positive", self.to_positive),
-                ("to_negative", self.to_negative),
-                ("both", self.both),
-                ("before", self.before),
-            )
-        }
+        names = ("to_positive", "to_negative", "both", "before", "kept")
+        return {name: getattr(self, name).to_json() for name in names}
 
 
 def held_out_flip_rate(
@@ -147,8 +152,18 @@ def held_out_flip_rate(
     up = boundary.is_positive(_moved(operator, minus, strength))
     down = boundary.is_negative(_moved(backward, plus, back_strength))
     wrong = np.concatenate([boundary.is_positive(minus), boundary.is_negative(plus)])
+    stayed = np.concatenate(
+        [
+            boundary.is_positive(_moved(operator, plus, strength)),
+            boundary.is_negative(_moved(backward, minus, back_strength)),
+        ]
+    )
     return FlipRate(
-        Share.of(up), Share.of(down), Share.of(np.concatenate([up, down])), Share.of(wrong)
+        to_positive=Share.of(up),
+        to_negative=Share.of(down),
+        both=Share.of(np.concatenate([up, down])),
+        before=Share.of(wrong),
+        kept=Share.of(stayed),
     )
 
 

@@ -95,7 +95,7 @@ class TeacherForced:
             )
             raise ValueError(message)
         self._backend = backend
-        both = [whole_texts(pair) for pair in pairs]
+        both = [pair.texts for pair in pairs]
         texts = [*(one for one, _ in both), *(other for _, other in both)]
         self._texts = [backend.tokenize(text) for text in texts]
         self._lengths = np.array([max(1, len(ids) - 1) for ids in self._texts]).reshape(2, -1)
@@ -103,30 +103,35 @@ class TeacherForced:
         self._plain = self._likelihoods()
         self._plain_neutral = backend.logits(self._neutral)
 
-    def score(self, intervention: Intervention) -> Score:
+    def score(self, intervention: Intervention, reverse: Intervention | None = None) -> Score:
         """Contrast and cost at the intervention's strength, both ways.
 
-        The contrast holds NaN or infinity, and the KL is infinite, where steering breaks the model.
+        reverse: steers to the negative class at its own strength; by default the intervention at
+        the negative strength. The contrast holds NaN or infinity, and the KL is infinite, where
+        steering breaks the model.
         """
-        per_pair, target_nll = self.contrast(intervention)
+        per_pair, target_nll = self.contrast(intervention, reverse)
         finite = bool(np.isfinite(per_pair).all())
-        return Score(per_pair, target_nll, self.divergence(intervention) if finite else np.inf)
+        cost = self.divergence(intervention, reverse) if finite else np.inf
+        return Score(per_pair, target_nll, cost)
 
-    def contrast(self, intervention: Intervention) -> tuple[NDArray[np.float64], float]:
+    def contrast(
+        self, intervention: Intervention, reverse: Intervention | None = None
+    ) -> tuple[NDArray[np.float64], float]:
         """(pair,) nats, and the rise of the target's NLL per token; no neutral text is run."""
         gains: list[NDArray[np.float64]] = []
         rises: list[float] = []
         for sign in SIGNS:
-            with self._backend.steer(_towards(intervention, sign), verify=False):
+            with self._backend.steer(_towards(intervention, sign, reverse), verify=False):
                 added = self._likelihoods() - self._plain
             gains.append(sign * (added[0] - added[1]))
             target = 0 if sign > 0 else 1
             rises.append(-float(added[target].sum() / self._lengths[target].sum()))
         return np.mean(gains, axis=0), float(np.mean(rises))
 
-    def divergence(self, intervention: Intervention) -> float:
+    def divergence(self, intervention: Intervention, reverse: Intervention | None = None) -> float:
         """KL on neutral texts, nats per token, mean of both directions."""
-        return _divergence(self._backend, intervention, self._neutral, self._plain_neutral)
+        return _divergence(self._backend, intervention, self._neutral, self._plain_neutral, reverse)
 
     def at_budget(
         self, intervention: Intervention, budget: Budget, factors: Iterable[float]
@@ -188,16 +193,15 @@ class TeacherForced:
         return np.array([value.sum() for value in values]).reshape(2, -1)
 
 
-def whole_texts(pair: ContrastPair) -> tuple[str, str]:
-    """What a model reads of a pair: its texts, behind the prompt where pairs have one."""
-    positive, negative = getattr(pair, "texts", (pair.positive, pair.negative))
-    return str(positive), str(negative)
-
-
-def neutral_divergence(backend: Backend, intervention: Intervention, texts: Sequence[str]) -> float:
+def neutral_divergence(
+    backend: Backend,
+    intervention: Intervention,
+    texts: Sequence[str],
+    reverse: Intervention | None = None,
+) -> float:
     """KL on neutral texts, nats per token, mean of both directions."""
     ids = [backend.tokenize(text) for text in texts]
-    return _divergence(backend, intervention, ids, backend.logits(ids))
+    return _divergence(backend, intervention, ids, backend.logits(ids), reverse)
 
 
 def _divergence(
@@ -205,15 +209,18 @@ def _divergence(
     intervention: Intervention,
     ids: Sequence[Sequence[int]],
     plain: Sequence[NDArray[np.float32]],
+    reverse: Intervention | None,
 ) -> float:
     found: list[float] = []
     for sign in SIGNS:
-        with backend.steer(_towards(intervention, sign), verify=False):
+        with backend.steer(_towards(intervention, sign, reverse), verify=False):
             found.append(measures.token_divergence(plain, backend.logits(ids)))
     return float(np.mean(found))
 
 
-def _towards(intervention: Intervention, sign: int) -> Intervention:
+def _towards(intervention: Intervention, sign: int, reverse: Intervention | None) -> Intervention:
+    if reverse is not None and sign < 0:
+        return reverse
     return intervention.at_strength(sign * intervention.strength)
 
 

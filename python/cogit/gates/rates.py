@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cogit.gates.gate import Gate
+from cogit.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     States = NDArray[np.floating[Any]]
     Scores = Sequence[NDArray[np.float64]]
 
-_Z = 1.959963984540054  # 95 %
 _PERMUTATIONS = 999
 
 
@@ -58,15 +58,8 @@ class GateRates:
 
 
 def wilson(share: float, n: int) -> Rate:
-    """Wilson's score interval of a share over n units (Wilson 1927)."""
-    if n < 1 or not 0 <= share <= 1:
-        message = f"[wilson] expected a share in [0, 1] of at least one unit, got {share} of {n}"
-        raise ValueError(message)
-    z2 = _Z**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
-    # Rounding must not put a share of 0 or 1 outside its own interval.
-    low, high = min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
+    """A share over n units with its interval (see `cogit.intervals.wilson_interval`)."""
+    low, high = wilson_interval(share, n)
     return Rate(float(share), float(low), float(high), n)
 
 

@@ -51,6 +51,7 @@ class BornResult:
     transport: how far held-out states are carried from the source centroid towards the target's,
     in their distance, against what the inverse does (see `antisymmetric_transport`).
     states: the pairs as they were used, with the split and the mean that was taken out.
+    control: the module that was trained on shuffled classes, in evaluation mode.
     """
 
     module: UnitaryModule
@@ -62,6 +63,7 @@ class BornResult:
     unitarity_deviation: float
     learning_rate: float
     states: PairedStates
+    control: UnitaryModule
 
     def to_json(self) -> dict[str, Any]:
         """The report: settings, curves, held-out measures with their controls, and the caveat."""
@@ -142,6 +144,33 @@ def train_born(
     control = _Trainer("shuffled", states.shuffled(config.seed), config, run)
     control.train()
     return _result(trainer, control, states, config)
+
+
+def train_shuffled(
+    states: PairedStates,
+    config: BornConfig,
+    *,
+    draw: int,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 10,
+    resume: bool = False,
+    device: str | torch.device = "cpu",
+    show: bool = True,
+) -> UnitaryModule:
+    """One more shuffled control of a training: half of its pairs exchanged by another draw.
+
+    states, config: of the training's result. draw: 1 or more; the result's own control is draw 0.
+    A control that has no checkpoint yet starts anew when resumed. Raises as `train_born`.
+    """
+    if checkpoint is not None:
+        if not resume and (checkpoint / "shuffled.safetensors").exists():
+            message = f"[born] expected a folder without a checkpoint, got {checkpoint}; resume it"
+            raise FileExistsError(message)
+        checkpoint.mkdir(parents=True, exist_ok=True)
+    run = _Run(checkpoint, checkpoint_every, resume, torch.device(device), show, None)
+    trainer = _Trainer("shuffled", states.shuffled(config.seed + draw), config, run)
+    trainer.train()
+    return trainer.module
 
 
 class _Trainer:
@@ -319,4 +348,5 @@ def _result(
         unitarity_deviation=trainer.module.deviation(),
         learning_rate=trainer.learning_rate,
         states=states,
+        control=control.module,
     )

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from cogit.errors import ArtefactError
-from cogit.evaluation.teacher_forced import Score, TeacherForced, whole_texts
+from cogit.evaluation.teacher_forced import Score, TeacherForced
 from cogit.intervention import Intervention
 from cogit.operators import Unitary
 from cogit.progress import track
@@ -131,7 +131,7 @@ class _Run:
         self.steered = SteeredPass(backend, {layer: op.start for layer, op in self.trained.items()})
         self.pair_ids = [
             (self.steered.tokenize(positive), self.steered.tokenize(negative))
-            for positive, negative in map(whole_texts, data.pairs)
+            for positive, negative in (pair.texts for pair in data.pairs)
         ]
         self.neutral_ids = [self.steered.tokenize(text) for text in data.neutral]
         if not self.pair_ids or not self.neutral_ids:
@@ -305,9 +305,9 @@ class _Run:
             "settings": asdict(self.settings),
             "start": self.given,
             "model": self.backend.identity.to_json(),
-            "pairs": [whole_texts(pair) for pair in self.data.pairs],
+            "pairs": [pair.texts for pair in self.data.pairs],
             "neutral": list(self.data.neutral),
-            "check_pairs": [whole_texts(pair) for pair in self.data.check_pairs],
+            "check_pairs": [pair.texts for pair in self.data.check_pairs],
             "check_neutral": list(self.data.check_neutral),
             "budget": asdict(self.data.budget),
         }
