@@ -70,6 +70,8 @@ LEVELS = [
         "demo",
         "doctor",
         "inspection",
+        "artefact_facts",
+        "folder_facts",
     },
     {"cli"},
 ]
