@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_fits_refuse_other_hook_points(kind: str) -> None:
     """By the function of all kinds and by each class's own."""
     for point, where in (("resid_pre", "resid_post of block 1"), ("mlp_out", "assume=True")):
         subspace = fit_subspace(recorded(point), 2)
-        for fit in (lambda given: fit_operator(given, kind), KINDS[kind]):
+        for fit in (functools.partial(fit_operator, kind=kind), KINDS[kind]):
             with pytest.raises(
                 ValueError, match=rf"^\[fit\] expected.*{point} of block 2.*"
             ) as error:

@@ -51,6 +51,9 @@ class LayerStates(Protocol):
     @property
     def identity(self) -> ModelIdentity: ...
 
+    @property
+    def hook_point(self) -> str: ...
+
     def at(self, layer: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 
 
