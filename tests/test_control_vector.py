@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import gguf
@@ -24,6 +23,7 @@ from cogit import (
     Unitary,
 )
 from cogit.backends.llamacpp import LlamaCppBackend
+from cogit.gates import Gate
 from cogit.identity import ModelIdentity
 from cogit.interop import export_control_vector, import_control_vector, read_control_vector
 from tiny_llama import D_MODEL, N_LAYER, N_VOCAB, TinyLlama
@@ -170,18 +170,16 @@ def test_what_a_control_vector_cannot_say_is_refused_by_name(case: str, tmp_path
 
 
 def test_gates_are_refused_by_name(tmp_path: Path) -> None:
-    gated = additive(1)
-    object.__setattr__(gated, "gate", SimpleNamespace(kind="similarity"))
-    with pytest.raises(InterventionError, match=r"no gate.*on the intervention"):
-        export_control_vector(gated, tmp_path / "v.gguf")
-    by_block = additive(1, 2)
-    object.__setattr__(by_block, "gates", {2: SimpleNamespace(kind="similarity")})
-    with pytest.raises(InterventionError, match=r"no gate.*on block 2;"):
-        export_control_vector(by_block, tmp_path / "v.gguf")
-    on_a_block = additive(1)
-    object.__setattr__(on_a_block.operators[1], "gate", SimpleNamespace(kind="similarity"))
-    with pytest.raises(InterventionError, match=r"no gate.*on block 1"):
-        export_control_vector(on_a_block, tmp_path / "v.gguf")
+    """Also where they open for every token: the file could not say so."""
+    always = Gate(np.ones(D_MODEL), np.zeros(D_MODEL), -1e9)
+    some = Gate(np.ones(D_MODEL), np.zeros(D_MODEL), 0.0, width=0.5, scope="prompt")
+    for gates, where in ((some, "block 1, block 2"), ({2: always}, "block 2")):
+        gated = additive(1, 2).gated(gates)
+        with pytest.raises(InterventionError, match=rf"no gate.*on {where};") as error:
+            export_control_vector(gated, tmp_path / "v.gguf")
+        assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+    export_control_vector(gated.ungated(), tmp_path / "v.gguf")
 
 
 def test_a_norm_restore_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,8 @@ LEVELS = [
         "demo",
         "doctor",
         "inspection",
+        "artefact_facts",
+        "folder_facts",
     },
     {"cli"},
 ]

@@ -118,11 +118,11 @@ def make_plan(
     too short for the selection or too long for the context.
     """
     point, block = parse_hook_point(hook_point)
-    if block is not None and layers is not None and layers.blocks != (block,):
-        message = f"[record] expected block {block}, as {hook_point} says, got layers {layers}"
-        raise ValueError(message)
     chosen = layers or LayerRange(None if block is None else (block,))
     blocks = chosen.resolve(backend.identity.n_layers)
+    if block is not None and blocks != (block,):
+        message = f"[record] expected block {block}, as {hook_point} says, got layers {layers}"
+        raise ValueError(message)
     selection = Selection.parse(select) if isinstance(select, str) else select
     sequences: list[tuple[int, ...]] = []
     spans: list[tuple[int, int]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from cogit.extractors import eigenvalue_weights, extract, registered, span_basis
 from cogit.extractors.base import MIN_SEPARATION, mean_difference_of, typical_norm
 from cogit.extractors.contrastive import contrast_along, contrast_outside
 from cogit.extractors.ensemble import MEMBERS
+from cogit.hook_points import HookPoint
 from cogit.identity import ModelIdentity
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _NO_BACKGROUND = ("mean_difference", "pca")
 
 @dataclass(frozen=True)
 class Subspace:
-    """Mean, orthonormal basis and scale of a contrast at one block's end.
+    """Mean, orthonormal basis and scale of a contrast at one hook point of a block.
 
     mean: (d_model,) the mean of the two class means.
     basis: (d_model, 2k) orthonormal; the first column is the method's direction, by default the
@@ -47,7 +48,8 @@ class Subspace:
     positive, negative: (pair, 2k) coordinates of the recorded states, for the fits.
     residual_norm: the mean norm of a recorded state, to express a change relative to it.
     weights: (2k,) of sum 1, how much each column counts, or None where not asked for.
-    lineage: how and of what it was made, JSON.
+    lineage: how and of what it was made, JSON. hook_point: where in the block the states were read;
+    operators act on ``resid_post``, see ``at_block_end``.
     """
 
     layer: int
@@ -61,6 +63,7 @@ class Subspace:
     identity: ModelIdentity
     weights: NDArray[np.float64] | None = None
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    hook_point: str = HookPoint.RESID_POST.value
 
     @property
     def direction(self) -> NDArray[np.float64]:
@@ -81,6 +84,39 @@ class Subspace:
         del metadata["cogit_version"]
         return artefact.content_hash(tensors, metadata)
 
+    def require_block_end(self) -> None:
+        """ValueError unless it is of ``resid_post``, where operators act."""
+        if self.hook_point == HookPoint.RESID_POST:
+            return
+        if self.hook_point == HookPoint.RESID_PRE and self.layer > 0:
+            message = (
+                f"[fit] expected a subspace of resid_post, where operators act, got resid_pre of "
+                f"block {self.layer}, which is resid_post of block {self.layer - 1}; record that, "
+                f"or use Subspace.at_block_end()"
+            )
+            raise ValueError(message)
+        message = (
+            f"[fit] expected a subspace of resid_post, where operators act, got {self.hook_point} "
+            f"of block {self.layer}; record resid_post, or use Subspace.at_block_end(assume=True) "
+            f"if its states may stand for those"
+        )
+        raise ValueError(message)
+
+    def at_block_end(self, *, assume: bool = False) -> Subspace:
+        """The same subspace as one of ``resid_post``, for operators.
+
+        ``resid_pre`` of block i is ``resid_post`` of block i − 1, so that it moves there. assume:
+        take any other hook point for the end of its own block; the lineage keeps the true one.
+        ValueError for other hook points without it.
+        """
+        if self.hook_point == HookPoint.RESID_POST:
+            return self
+        moved = self.hook_point == HookPoint.RESID_PRE and self.layer > 0
+        if not (moved or assume):
+            self.require_block_end()
+        end = HookPoint.RESID_POST.value
+        return replace(self, layer=self.layer - 1 if moved else self.layer, hook_point=end)
+
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file."""
         return artefact.write(path, _KIND, *self._parts())
@@ -97,6 +133,10 @@ class Subspace:
                 identity=ModelIdentity.from_json(entry(data, "model", dict)),
                 weights=_doubles(tensors, "weights", 1) if "weights" in tensors else None,
                 lineage=entry(data, "lineage", dict),
+                # Files of before the entry have it in their lineage.
+                hook_point=entry(
+                    data if "hook_point" in data else data["lineage"], "hook_point", str
+                ),
                 **{name: _doubles(tensors, name, ndim) for name, ndim in _TENSORS.items()},
             )
             _require_consistent(found)
@@ -111,6 +151,7 @@ class Subspace:
             tensors["weights"] = self.weights
         return tensors, {
             "layer": int(self.layer),
+            "hook_point": self.hook_point,
             "half_separation": float(self.half_separation),
             "residual_norm": float(self.residual_norm),
             "model": self.identity.to_json(),
@@ -190,6 +231,7 @@ def fit_subspace(
         residual_norm=typical_norm(positive, negative),
         identity=activations.identity,
         weights=counts,
+        hook_point=activations.hook_point,
         lineage={
             "method": method,
             "alpha": alpha,
@@ -276,7 +318,7 @@ def _source(activations: Activations, layer: int) -> dict[str, Any]:
     """Which states it was made from; the same states in another container have the same hash."""
     positive, negative = activations.at(layer)
     return {
-        "hook_point": getattr(activations, "hook_point", "resid_post"),
+        "hook_point": activations.hook_point,
         "activations": artefact.content_hash(
             {"positive": positive, "negative": negative},
             {"layer": int(layer), "model": activations.identity.to_json()},
@@ -318,6 +360,7 @@ def _require_consistent(found: Subspace) -> None:
     if not (0 <= found.layer < found.identity.n_layers):
         message = f"block {found.layer} of {found.identity.n_layers}"
         raise ValueError(message)
+    HookPoint(found.hook_point)
     if found.half_separation <= 0 or found.residual_norm <= 0:
         message = f"a separation of {found.half_separation} and norms of {found.residual_norm}"
         raise ValueError(message)

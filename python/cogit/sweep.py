@@ -51,6 +51,9 @@ class LayerStates(Protocol):
     @property
     def identity(self) -> ModelIdentity: ...
 
+    @property
+    def hook_point(self) -> str: ...
+
     def at(self, layer: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 
 
@@ -94,7 +97,7 @@ def sweep_layers(
     Raises ValueError for unrecorded blocks, states that are not finite, a pair given twice, and
     where no result could reach alpha: too few pairs or permutations.
     """
-    blocks = _choose(states.layers, layers)
+    blocks = _choose(states.layers, layers, states.identity.n_layers)
     n_pairs = len(states.at(blocks[0])[0])
     _check(n_pairs, len(blocks), permutations, folds, repeats, alpha)
     _require_distinct(*states.at(blocks[-1]))
@@ -138,6 +141,7 @@ def sweep_layers(
         seed=seed,
         alpha=alpha,
         identity=states.identity,
+        hook_point=states.hook_point,
     )
 
 
@@ -151,8 +155,11 @@ def holm(p_values: Floats) -> Floats:
     return result
 
 
-def _choose(recorded: Sequence[int], layers: LayerRange | None) -> tuple[int, ...]:
-    wanted = tuple(recorded) if layers is None or layers.blocks is None else layers.blocks
+def _choose(recorded: Sequence[int], layers: LayerRange | None, n_layers: int) -> tuple[int, ...]:
+    wanted = tuple(recorded)
+    if layers is not None and layers.blocks is not None:
+        # Only a share of the depth asks how many blocks the model has.
+        wanted = layers.resolve(n_layers) if layers.shares else layers.blocks
     missing = sorted(set(wanted) - set(recorded))
     if missing or not wanted:
         message = (

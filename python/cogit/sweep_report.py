@@ -35,7 +35,8 @@ def to_markdown(sweep: Sweep, plot: str | None = "sweep.png") -> str:
     table = ["| " + " | ".join(cells) + " |" for cells in lines]
     notes = [
         f"{sweep.n_pairs} pairs, {sweep.permutations} permutations, {sweep.folds} folds drawn "
-        f"{sweep.repeats} times, seed {sweep.seed}, level {sweep.alpha:g}.",
+        f"{sweep.repeats} times, seed {sweep.seed}, level {sweep.alpha:g}, states at "
+        f"{sweep.hook_point}.",
         "d_z is the paired effect size of held-out projections on the mean difference, d' the same "
         "for single states. The gap is the pairwise fidelity within classes minus across, the "
         "word beside it that of an earlier system, and the biased gap that system's own, which "

@@ -9,6 +9,7 @@ from typing import Any
 
 from cogit.entries import entry
 from cogit.errors import ArtefactError
+from cogit.hook_points import HookPoint
 from cogit.identity import ModelIdentity
 from cogit.latest import resolve_latest
 from cogit.separation import rate_gap
@@ -76,6 +77,8 @@ class LayerScore:
 class Sweep:
     """All blocks of one sweep, and what they were found with (see ``sweep_layers``).
 
+    hook_point: where in the blocks the states were read.
+
     family_threshold: the score that the best of all blocks exceeds with probability alpha where
     the classes do not differ.
     """
@@ -89,6 +92,7 @@ class Sweep:
     seed: int
     alpha: float
     identity: ModelIdentity
+    hook_point: str = HookPoint.RESID_POST.value
 
     @property
     def best(self) -> LayerScore:
@@ -114,8 +118,10 @@ class Sweep:
         """The verdict in one line."""
         best = self.best
         low, high = best.interval
+        # The end of the block is what every other command means by a block.
+        where = "" if self.hook_point == HookPoint.RESID_POST else f"{self.hook_point} of "
         found = (
-            f"block {best.layer}, d_z {best.score:.2f} [{low:.2f}, {high:.2f}], "
+            f"{where}block {best.layer}, d_z {best.score:.2f} [{low:.2f}, {high:.2f}], "
             f"{100 * best.accuracy:.0f} % of held-out pairs right, p = {self.p_value:.2g} (Holm), "
             f"{self.p_family:.2g} (maximum)"
         )
@@ -141,6 +147,7 @@ class Sweep:
             "repeats": self.repeats,
             "seed": self.seed,
             "alpha": self.alpha,
+            "hook_point": self.hook_point,
             "model": self.identity.to_json(),
         }
 
@@ -165,6 +172,10 @@ class Sweep:
                 seed=entry(data, "seed", int),
                 alpha=entry(data, "alpha", float),
                 identity=ModelIdentity.from_json(entry(data, "model", dict)),
+                # Sweeps of before the entry were of the ends of blocks.
+                hook_point=entry(
+                    {"hook_point": HookPoint.RESID_POST.value, **data}, "hook_point", str
+                ),
             )
         except (KeyError, IndexError, TypeError, ValueError) as error:
             message = f"[load] expected a layer sweep, got {' '.join(str(error).split())[:200]}"

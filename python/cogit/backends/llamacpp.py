@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -19,6 +19,8 @@ from cogit.sampling import Sampler
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from cogit.affine import Affine
 
 _DEFAULT_CONTEXT = 2048
 
@@ -185,10 +187,12 @@ class LlamaCppBackend(Backend):
                 f"positions; use --backend transformers, or take the gates off (ungated())"
             )
             raise InterventionError(message)
+        folds = intervention.folds()
+        _require_ranks(intervention, folds)
         previous = self._intervention.layers if self._intervention else ()
         for layer in set(previous) - set(intervention.layers):
             engine.clear_ops(layer)
-        for layer, affine in intervention.folds().items():
+        for layer, affine in folds.items():
             engine.set_op(layer, affine)
 
     def _open_windows(self, lengths: Sequence[int]) -> None:
@@ -281,6 +285,18 @@ class LlamaCppBackend(Backend):
                 f"[llamacpp] expected the intervention at {describe_blocks(now.layers)}, got none "
                 f"at {describe_blocks(missing)}: the architecture {self.identity.architecture} "
                 f"does not reach the hook there"
+            )
+            raise InterventionError(message)
+
+
+def _require_ranks(intervention: Intervention, folds: Mapping[int, Affine]) -> None:
+    """InterventionError for ranks above the width, which the graph does not take."""
+    for layer, fold in folds.items():
+        if fold.rank > intervention.identity.d_model:
+            message = (
+                f"[llamacpp] expected operators of rank {intervention.identity.d_model} at most, "
+                f"the width, got {intervention.operators[layer].kind} of rank {fold.rank} at "
+                f"block {layer}; use --backend transformers, or an operator of lower rank"
             )
             raise InterventionError(message)
 

@@ -122,7 +122,9 @@ def _from_activations(request: Request) -> Outcome:
             f"{describe_blocks(recorded)}"
         )
         raise ValueError(message)
-    blocks = recorded if request.layers is None else request.layers.resolve(max(recorded) + 1)
+    blocks = (
+        recorded if request.layers is None else request.layers.resolve(states.identity.n_layers)
+    )
     sizes = {"fit": states.positive.shape[1], "held_out": unseen.positive.shape[1]}
     trained = None if request.born is None else train(request, states, blocks)
     start = _fitted(request, states, blocks) if trained is None else trained.towards
@@ -137,7 +139,8 @@ def _from_subspace(request: Request) -> Outcome:
     path = request.subspace
     assert path is not None
     subspace = Subspace.load(path)
-    if request.layers is not None and request.layers.blocks != (subspace.layer,):
+    wanted = None if request.layers is None else request.layers.resolve(subspace.identity.n_layers)
+    if wanted not in (None, (subspace.layer,)):
         message = (
             f"[layers] expected block {subspace.layer}, which {path} was fitted at, got "
             f"{request.layers}; leave --layer out"

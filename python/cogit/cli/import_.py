@@ -109,8 +109,10 @@ def _imported(
     from cogit.interop import import_control_vector, import_vectors
     from cogit.layers import LayerRange
 
-    layers = None if layer is None else LayerRange.parse(layer).blocks
-    if layer is not None and layers is None:
+    chosen = None if layer is None else LayerRange.parse(layer)
+    layers = None if chosen is None else chosen.blocks
+    # They are the file's numbers, whose depth is no model's.
+    if chosen is not None and (layers is None or chosen.shares):
         message = f"[import] expected layer numbers, got {layer!r}; leave --layer out for all"
         raise ValueError(message)
     if file.suffix.lower() == ".gguf":

@@ -16,7 +16,9 @@ _MOST = 64  # parts of one line; --json has all
 def command(
     file: Annotated[
         Path,
-        typer.Argument(help="Artefact of cogit, GGUF (model or control vector), model folder."),
+        typer.Argument(
+            help="Artefact or folder of cogit, GGUF (model or control vector), model folder."
+        ),
     ],
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -33,6 +35,9 @@ def command(
                 print(f"{'block ' + str(operator['block']):<16}{_operator(operator)}")
                 if operator["gate"] is not None:
                     print(f"{'  gate':<16}{_plain(operator['gate'])}")
+        elif name == "entries":
+            for one in value:
+                print(f"{'entry':<16}{_plain(one)}")
         else:
             print(f"{name.replace('_', ' '):<16}{_plain(value)}")
 

@@ -148,6 +148,7 @@ def _facts(subspace: Subspace, states: Activations, request: Request) -> dict[st
         component = leading.angle_to_mean_difference
     return {
         "layer": subspace.layer,
+        "hook_point": subspace.hook_point,
         "method": request.method,
         "alpha": lineage["alpha"],
         "k": request.k,
@@ -194,7 +195,7 @@ def _table(
         return
     print(
         f"{'block':>5}{'angle':>8}{'half separation':>17}{'of the norm':>13}"
-        f"{'probe':>8}{'chance 95 %':>13}"
+        f"{'probe':>8}{'chance 95 %':>13}  at {states.hook_point}"
     )
     for row in rows:
         print(_row(row))
@@ -217,7 +218,8 @@ def _print_facts(facts: dict[str, Any]) -> None:
     probe = facts["probe"]
     share = facts["half_separation"] / facts["residual_norm"]
     lines = {
-        "block": f"{facts['layer']} of {facts['model']}, {facts['pairs']} pairs",
+        "block": f"{facts['layer']} of {facts['model']}, {facts['pairs']} pairs, "
+        f"{facts['hook_point']}",
         "method": f"{facts['method']}, alpha {facts['alpha']:g}, {2 * facts['k']} columns",
         "direction": f"{facts['angle_to_mean_difference']:.1f}° from the mean difference",
         "half separation": f"{facts['half_separation']:.4g}, {share:.1%} of a state's norm",

@@ -76,6 +76,7 @@ def command(
     else:
         assert pairs is not None
         states = _record(pairs, ModelSource.choose(backend, model), backend, runtime, chosen)
+    say("hook point", states.hook_point)
     sweep = sweep_layers(
         states,
         chosen,

@@ -15,6 +15,7 @@ from cogit.evaluation.statistics import Interval
 from cogit.evaluation.transport import transport
 from cogit.evaluation.undo import Draws, Undo, by_affine, by_inverse, undo_ratio
 from cogit.intervention import Intervention
+from cogit.layers import describe_blocks
 from cogit.operators import Operator
 from cogit.progress import track
 
@@ -82,8 +83,8 @@ def reverse(
     same blocks; its own opposite strength by default. activations: contrast pairs' states, for the
     transport and the pairs' fidelity. draws: random operators of each kind of control.
 
-    Raises ValueError for strength 0, no draws, no texts, texts without a steered token, or an
-    opposite on other blocks; InterventionError for a model of another shape.
+    Raises ValueError for strength 0, no draws, no texts, texts without a steered token, gates, or
+    an opposite on other blocks; InterventionError for a model of another shape.
     """
     _check(intervention, opposite, texts, draws)
     intervention.identity.require_same_shape(backend.identity)
@@ -107,6 +108,14 @@ def _check(
     if intervention.changes_nothing():
         message = f"[reverse] expected an edit to undo, got {intervention.describe()}"
         raise ValueError(message)
+    for one in filter(None, (intervention, opposite)):
+        if one.gates:
+            message = (
+                f"[reverse] expected interventions without gates, got one gated at "
+                f"{describe_blocks(one.gates)}: the figures are of every token; measure the file "
+                f"that was gated, or take the gates off (ungated())"
+            )
+            raise ValueError(message)
     if not texts or draws < 1:
         message = f"[reverse] expected texts and draws, got {len(texts)} and {draws}"
         raise ValueError(message)

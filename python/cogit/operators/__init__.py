@@ -56,7 +56,10 @@ _FITTED: dict[str, Callable[..., Operator]] = {
 
 
 def fit_operator(subspace: Subspace, kind: str = "unitary", **options: Any) -> Operator:
-    """Fit an operator of a kind to a subspace; ``options`` are those of the class's ``fit``."""
+    """Fit an operator of a kind to a subspace; ``options`` are those of the class's ``fit``.
+
+    ValueError for another kind, and for a subspace of another hook point than ``resid_post``.
+    """
     if kind not in _FITTED:
         message = f"[fit] expected an operator among {sorted(_FITTED)}, got {kind!r}"
         raise ValueError(message)

@@ -55,6 +55,7 @@ class Ablation(Operator):
     @classmethod
     def fit(cls, subspace: Subspace, *, centre: bool = True) -> Ablation:
         """Ablate the mean-difference direction, about the contrast's mean or about zero."""
+        subspace.require_block_end()
         mean = subspace.mean if centre else np.zeros_like(subspace.mean)
         return cls(subspace.direction[:, None], mean)
 

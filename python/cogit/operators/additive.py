@@ -46,6 +46,7 @@ class Additive(Operator):
     @classmethod
     def fit(cls, subspace: Subspace) -> Additive:
         """The mean-difference vector of a contrast."""
+        subspace.require_block_end()
         return cls(subspace.steering_vector)
 
     @property

@@ -62,6 +62,7 @@ class AffineEdit(Operator):
     @classmethod
     def fit(cls, subspace: Subspace, *, target: float = 1.0) -> AffineEdit:
         """r and r⁻ from the class means; ``target`` between them (0 negative, 1 positive)."""
+        subspace.require_block_end()
         half = subspace.steering_vector
         return cls(2 * half, subspace.mean - half, target)
 

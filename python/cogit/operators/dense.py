@@ -108,6 +108,7 @@ class Dense(Operator):
         The states are those of the pairs within the subspace. A pull of 0 leaves U undetermined
         where no pair points, and it then turns those directions at random.
         """
+        subspace.require_block_end()
         projection = Projection.draw(subspace.mean.size, ratio=ratio, seed=seed)
         source, target = (
             projection.encode(subspace.mean + x @ subspace.basis.T)[0]

@@ -67,6 +67,7 @@ class Diagonal(Operator):
     @classmethod
     def fit(cls, subspace: Subspace, *, restore: bool = False) -> Diagonal:
         """Procrustes within the family: φ_j = arg Σ z⁺_j z̄⁻_j over the pairs."""
+        subspace.require_block_end()
         positive, negative = (
             x[:, 0::2] + 1j * x[:, 1::2] for x in (subspace.positive, subspace.negative)
         )

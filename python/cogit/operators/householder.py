@@ -56,6 +56,7 @@ class Householder(Operator):
     @classmethod
     def fit(cls, subspace: Subspace) -> Householder:
         """Mirror the classes into each other: along the mean difference, about the pooled mean."""
+        subspace.require_block_end()
         return cls(subspace.direction[:, None], subspace.mean)
 
     @property

@@ -88,6 +88,7 @@ class Rotation(Operator):
         their share of the mean and keeps norms; ``component`` turns u's first contrastive
         component into u about the pooled mean, which leaves neutral tokens where they are.
         """
+        subspace.require_block_end()
         u = subspace.direction
         if plane not in get_args(PlaneName):
             message = f"[rotation] expected a plane among mean, component, got {plane!r}"

@@ -109,6 +109,7 @@ class Unitary(Operator):
         ``born`` (Born-fidelity ascent, which destroys text and is kept for comparison).
         gain: the reference amplitude in units of half the class separation.
         """
+        subspace.require_block_end()
         if method not in FITS:
             message = f"[unitary] expected a fit among {sorted(FITS)}, got {method!r}"
             raise ValueError(message)
