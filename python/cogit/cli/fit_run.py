@@ -197,9 +197,7 @@ def _from_activations(request: Request) -> Outcome:
             f"{describe_blocks(recorded)}"
         )
         raise ValueError(message)
-    blocks = (
-        recorded if request.layers is None else request.layers.resolve(states.identity.n_layers)
-    )
+    blocks = recorded if request.layers is None else request.layers.resolve(max(recorded) + 1)
     sizes = {"fit": states.positive.shape[1], "held_out": unseen.positive.shape[1]}
     found = _with_lineage(request, _fitted(request, states, blocks), sizes, None)
     outcome = Outcome(found, _settings(request, None), sizes)
@@ -212,8 +210,7 @@ def _from_subspace(request: Request) -> Outcome:
     path = request.subspace
     assert path is not None
     subspace: Subspace = Subspace.load(path)  # type: ignore[attr-defined,unused-ignore]
-    wanted = None if request.layers is None else request.layers.resolve(subspace.identity.n_layers)
-    if wanted not in (None, (subspace.layer,)):
+    if request.layers is not None and request.layers.blocks != (subspace.layer,):
         message = (
             f"[layers] expected block {subspace.layer}, which {path} was fitted at, got "
             f"{request.layers}; leave --layer out"
