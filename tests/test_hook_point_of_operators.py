@@ -120,9 +120,9 @@ def test_a_sweep_names_its_hook_point(tmp_path: Path, capfd: pytest.CaptureFixtu
         Sweep.from_json({**facts, "hook_point": 1})
     file = states.save(tmp_path / "a")
     assert main(["sweep", "--activations", str(file), "--permutations", "20", "--json"]) == 0
-    streams = capfd.readouterr()
-    assert json.loads(streams.out)["hook_point"] == "mlp_out"
-    assert "mlp_out" in streams.err
+    assert json.loads(capfd.readouterr().out)["hook_point"] == "mlp_out"
+    assert main(["sweep", "--activations", str(file), "--permutations", "20"]) == 0
+    assert "states at mlp_out" in capfd.readouterr().out
 
 
 def block_of(sweep: Sweep) -> list[int]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from cogit.hook_points import HookPoint
 from cogit.layers import LayerRange
 from cogit.progress import track
 from cogit.separation import Overlaps, biased_statistics_of, statistics_of, swap_form
@@ -43,16 +44,13 @@ _NO_SPREAD = 1e-6
 
 
 class LayerStates(Protocol):
-    """What a sweep needs: ``Activations`` has it."""
+    """What a sweep needs: ``Activations`` has it. Without a ``hook_point``, it is resid_post."""
 
     @property
     def layers(self) -> tuple[int, ...]: ...
 
     @property
     def identity(self) -> ModelIdentity: ...
-
-    @property
-    def hook_point(self) -> str: ...
 
     def at(self, layer: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 
@@ -141,7 +139,7 @@ def sweep_layers(
         seed=seed,
         alpha=alpha,
         identity=states.identity,
-        hook_point=states.hook_point,
+        hook_point=getattr(states, "hook_point", HookPoint.RESID_POST.value),
     )
 
 

@@ -91,7 +91,7 @@ def command(
     layers: Annotated[
         str | None,
         typer.Option(
-            help="Blocks, from 0, half-open: 24-32 is blocks 24..31; 7; 0,4,8-12; all.",
+            help="Blocks, from 0, half-open: 24-32 is 24..31; 0,4,8-12; 50%-75%; middle; all.",
             show_default="all",
         ),
     ] = None,

@@ -36,7 +36,7 @@ def command(
         BackendChoice.transformers
     ),
     layers: Annotated[
-        str, typer.Option(help="Blocks, from 0, half-open: 24-32 is blocks 24..31; or all.")
+        str, typer.Option(help="Blocks, from 0, half-open: 24-32 is 24..31; 50%-75%; middle; all.")
     ] = "all",
     permutations: Annotated[int, typer.Option(help="Random swaps of labels within pairs.")] = 2000,
     folds: Annotated[int, typer.Option(help="Parts of the pairs, each held out once.")] = 5,
@@ -76,7 +76,6 @@ def command(
     else:
         assert pairs is not None
         states = _record(pairs, ModelSource.choose(backend, model), backend, runtime, chosen)
-    say("hook point", states.hook_point)
     sweep = sweep_layers(
         states,
         chosen,
@@ -153,5 +152,6 @@ def _print_table(sweep: Sweep) -> None:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
+    print(f"states at {sweep.hook_point}")
     print(sweep.describe())
     print(CAUTION)
