@@ -128,7 +128,7 @@ def test_recipes_fit_what_they_say(planted: Run) -> None:
     subspace = fit_subspace(planted.activations, PLANTED_LAYER)
     for method in ("plane", "procrustes", "direct", "born"):
         made = Recipe(method=method, angle=50.0, gain=2.0).fit(subspace)
-        wanted = Unitary.fit(subspace, method=method, angle=50.0, gain=2.0)  # type: ignore[arg-type]
+        wanted = Unitary.fit(subspace, method=method, angle=50.0, gain=2.0)
         assert isinstance(made, Unitary)
         np.testing.assert_array_equal(made.matrix, wanted.matrix)
     assert Recipe("ablation").fit(subspace).kind == "ablation"
