@@ -187,3 +187,11 @@ def restore_variant() -> Iterator[None]:
     before = _core.info()["cpu_variant"]
     yield
     _core.set_cpu_variant(before)
+
+
+def pytest_unconfigure() -> None:
+    """Close the files that the bindings open on import: each would be a warning at the very end."""
+    bindings = sys.modules.get("llama_cpp._utils")
+    for name in ("outnull_file", "errnull_file"):
+        if hasattr(bindings, name):
+            getattr(bindings, name).close()
