@@ -155,7 +155,7 @@ def test_conditions_that_do_not_differ(
 @pytest.mark.parametrize(
     ("changes", "more", "words"),
     [
-        ({"on": "absent"}, [], "[on] expected a file of texts, one a line, got absent"),
+        ({"on": "absent"}, [], "[on] expected a file, got absent, which does not exist"),
         ({"off": "empty"}, [], "[off] expected a text a line, got none in empty"),
         ({"off": "latin"}, [], "[off] expected UTF-8 text in latin"),
         ({"off": "short"}, [], "[gate] expected at least 8 texts of each condition, got 1 off"),

@@ -115,7 +115,18 @@ def test_protected_directions_by_file(
         out = tmp_path / "clear"
         # The two blocks have one planted axis: the mean difference is left in part.
         found = facts(
-            capfd, recorded, "--layer", 4, "--k", 2, "--method", "probe", *flags, "--out", out
+            capfd,
+            recorded,
+            "--layer",
+            4,
+            "--k",
+            2,
+            "--method",
+            "probe",
+            *flags,
+            "--out",
+            out,
+            "--force",
         )
         assert found["protected"] == protected.shape[1]
         assert np.abs(protected.T @ Subspace.load(out).basis).max() < 1e-6
