@@ -44,7 +44,7 @@ INFER_FLAGS = {
     "--top-p",
 }
 COMMANDS = {
-    "demo": {"--backend", "--help", "--json", "--out", "--quick", "--seed", "--threads"},
+    "demo": {"--backend", "--force", "--help", "--json", "--out", "--quick", "--seed", "--threads"},
     "doctor": {"--help", "--json"},
     "fit": {
         "--activations",
@@ -57,6 +57,7 @@ COMMANDS = {
         "--epochs",
         "--exact-inverse",
         "--family",
+        "--force",
         "--gain",
         "--help",
         "--json",
@@ -98,6 +99,7 @@ COMMANDS = {
     "subspace": {
         "--activations",
         "--alpha",
+        "--force",
         "--help",
         "--json",
         "--k",
@@ -116,6 +118,7 @@ COMMANDS = {
         "--coordinates",
         "--device",
         "--dtype",
+        "--force",
         "--held-out",
         "--help",
         "--intervention",
@@ -137,6 +140,7 @@ COMMANDS = {
         "--cache",
         "--device",
         "--dtype",
+        "--force",
         "--help",
         "--hook-point",
         "--json",
@@ -154,6 +158,7 @@ COMMANDS = {
     "export": {
         "--convention",
         "--every-token",
+        "--force",
         "--format",
         "--help",
         "--json",
@@ -163,6 +168,7 @@ COMMANDS = {
     "import": {
         "--convention",
         "--first-token",
+        "--force",
         "--help",
         "--json",
         "--layer",
@@ -181,6 +187,7 @@ COMMANDS = {
         "--device",
         "--dtype",
         "--folds",
+        "--force",
         "--help",
         "--json",
         "--layers",

@@ -201,7 +201,10 @@ def test_a_polarity_that_is_not_right_is_said_plainly(
         (["--activations", "{states}", "--layer", "1", "--q", "0"], "quantum_dim"),
         (["--activations", "a", "--resume"], "expected --resume with --checkpoint"),
         (["--activations", "a", "--out-opposite", "nowhere/b"], "expected an existing folder"),
-        (["--activations", "a", "--out-opposite", "./out.safetensors"], "expected two files"),
+        (
+            ["--activations", "a", "--out-opposite", "./out.safetensors"],
+            "[out-opposite] expected a place of its own",
+        ),
         (["--activations", "a", "--method", "plane", "--epochs", "3"], "--epochs with --method"),
         (["--activations", "a", "--operator", "additive", "--q", "8"], "--q with --method"),
     ],

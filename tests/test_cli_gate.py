@@ -129,7 +129,12 @@ def test_a_second_gate_replaces_the_first(
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert main(flags(folder, first)) == 0
+    said = capfd.readouterr().err
+    assert "which is replaced" not in said
+    assert "llamacpp     refuses files with gates; run this one with --backend transf" in said
     assert main([*flags(folder, second, intervention=str(first)), "--kind", "learned"]) == 0
+    said = capfd.readouterr().err
+    assert f"{first} has one at block {PLANTED_LAYER} already, which is replaced" in said
     assert Intervention.load(second).gates[PLANTED_LAYER].kind == "learned"
 
 
@@ -155,7 +160,7 @@ def test_conditions_that_do_not_differ(
 @pytest.mark.parametrize(
     ("changes", "more", "words"),
     [
-        ({"on": "absent"}, [], "[on] expected a file of texts, one a line, got absent"),
+        ({"on": "absent"}, [], "[on] expected a file, got absent, which does not exist"),
         ({"off": "empty"}, [], "[off] expected a text a line, got none in empty"),
         ({"off": "latin"}, [], "[off] expected UTF-8 text in latin"),
         ({"off": "short"}, [], "[gate] expected at least 8 texts of each condition, got 1 off"),

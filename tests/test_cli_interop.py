@@ -66,7 +66,8 @@ def test_out_and_in_again(made: Intervention, suffix: str, tmp_path: Path, capfd
         assert np.array_equal(loaded.folds()[block].c, fold.c)
         # float32 against float64.
         assert facts["norms"][str(block)] == pytest.approx(float(np.linalg.norm(fold.c)), rel=1e-6)
-    assert main([*arguments, "--layer", "3", "--strength", "2", "--no-first-token"]) == 0
+    arguments += ["--layer", "3", "--strength", "2", "--no-first-token", "--force"]
+    assert main(arguments) == 0
     out, err = capfd.readouterr()
     assert "additive on block 3, strength 2, positions all" in out
     assert "first token included" not in out

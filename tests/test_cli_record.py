@@ -99,7 +99,7 @@ def test_moments(
     total = sum(moments.count for moments in (found.positive[0], found.negative[0]))
     assert total == facts["rows"] == facts["tokens"]
     assert found.at(3)[0].covariance().shape == (64, 64)
-    run(capfd, *common, "--out", out, "--stats", "variance")
+    run(capfd, *common, "--out", out, "--stats", "variance", "--force")
     assert ActivationMoments.load(out).at(3)[0].diagonal
 
 

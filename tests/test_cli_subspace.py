@@ -97,6 +97,14 @@ def test_what_people_read(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["spectrum.png", "states.safetensors"]
 
 
+def test_a_plot_is_what_its_name_says(
+    recorded: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, start in (("a.PNG", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF")):
+        run(capfd, recorded, "--layer", 2, "--plot", tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(start)
+
+
 def test_protected_directions_by_file(
     recorded: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,7 +123,18 @@ def test_protected_directions_by_file(
         out = tmp_path / "clear"
         # The two blocks have one planted axis: the mean difference is left in part.
         found = facts(
-            capfd, recorded, "--layer", 4, "--k", 2, "--method", "probe", *flags, "--out", out
+            capfd,
+            recorded,
+            "--layer",
+            4,
+            "--k",
+            2,
+            "--method",
+            "probe",
+            *flags,
+            "--out",
+            out,
+            "--force",
         )
         assert found["protected"] == protected.shape[1]
         assert np.abs(protected.T @ Subspace.load(out).basis).max() < 1e-6

@@ -31,6 +31,7 @@ LEVELS = [
         "running",
         "selection",
         "run_folder",
+        "text_files",
         "_core",
     },
     {

@@ -254,6 +254,7 @@ def test_both_verdicts_read_as_one_line() -> None:
     assert [row[0] for row in rows_of(found)] == ["3", "4 *"]
     assert "plot" not in to_markdown(found, plot=None)
     assert plot_scores(nothing).startswith(b"\x89PNG")
+    assert plot_scores(nothing, "svg").startswith(b"<?xml")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from cogit.intervention import Intervention
 from cogit.operators import Operator, Unitary, fit_operator
 from cogit.pairs import ContrastPair
 from cogit.subspace import Subspace, fit_subspace
+from cogit.text_files import open_text
 from cogit.training.flips import FlipReport
 
 if TYPE_CHECKING:
@@ -167,11 +168,8 @@ def neutral_texts(path: Path | None) -> tuple[list[str], str]:
     if path is None:
         text = files("cogit").joinpath("data", "neutral.txt").read_text(encoding="utf-8")
         return _lines(text), "packaged plain English sentences, as none were given"
-    try:
-        found = _lines(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        message = f"[neutral] expected UTF-8 text in {path}, got {error.reason}"
-        raise ValueError(message) from error
+    with open_text(path, "neutral") as stream:
+        found = _lines(stream.read())
     if not 3 <= len(found) <= _MAX_TEXTS:
         message = f"[neutral] expected 3 to {_MAX_TEXTS} texts in {path}, got {len(found)}"
         raise ValueError(message)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from cogit.text_files import is_there, open_text
 
 MAX_ROWS = 1_000_000
 MAX_LINE = 2**20
@@ -46,9 +47,9 @@ def read_rows(source: str | Path | Mapping[str, object]) -> Iterator[Row]:
 
 def _file_rows(source: str | Path) -> Iterator[Row]:
     path = Path(source)
-    if not path.exists() and str(source).count(",") == 1:
+    if not is_there(path) and str(source).count(",") == 1:
         return _text_rows(*(Path(part.strip()) for part in str(source).split(",")))
-    if path.is_dir():
+    if is_there(path) and path.is_dir():
         message = (
             f"[pairs] expected a file, got the folder {path}; write dataset:{path} for a data set "
             f"in it"
@@ -151,7 +152,7 @@ def _row(data: Any, where: str, excerpt: str | None = None) -> Row:
 
 def _lines(path: Path, newline: str | None = None) -> Iterator[tuple[int, str]]:
     """Numbered lines; ValueError for one longer than MAX_LINE characters, or not UTF-8."""
-    with _named(path), path.open(encoding="utf-8-sig", newline=newline) as stream:
+    with open_text(path, "pairs", newline) as stream:
         number = 0
         while line := _line(stream, path, number + 1):
             number += 1
@@ -164,12 +165,3 @@ def _line(stream: IO[str], path: Path, number: int) -> str:
         message = f"[pairs] expected at most {MAX_LINE} characters in {path}:{number}, got more"
         raise ValueError(message)
     return line
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        message = f"[pairs] expected UTF-8 text in {path}, got {error.reason}"
-        raise ValueError(message) from error

@@ -47,8 +47,11 @@ def to_markdown(sweep: Sweep, plot: str | None = "sweep.png") -> str:
     return "\n".join([*parts, CAUTION, "", *table, "", *notes, "", *picture])
 
 
-def plot_scores(sweep: Sweep) -> bytes:
-    """A PNG: score and interval by block over the band of swapped labels, family-wise threshold."""
+def plot_scores(sweep: Sweep, file_type: str = "png") -> bytes:
+    """Score and interval by block over the band of swapped labels, with the family-wise threshold.
+
+    file_type: png, svg or pdf. Returns the file.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 4.0), layout="constrained")
@@ -70,7 +73,7 @@ def plot_scores(sweep: Sweep) -> bytes:
     axes.set(xlabel="block", ylabel="d_z of held-out pairs", title=f"verdict: {sweep.verdict}")
     axes.legend(frameon=False, fontsize=8)
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=120)
+    figure.savefig(stream, format=file_type, dpi=120)
     return stream.getvalue()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cogit.cli.console import say
+from cogit.cli.outputs import Force, require_writable
 
 if TYPE_CHECKING:
     from cogit.report import BackendReport, Report
@@ -37,14 +38,17 @@ def command(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="the libraries' choice")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Steer the shipped demo model and show effect, cost and controls. Needs no network."""
     from cogit.backends import BACKENDS
     from cogit.demo.run import run_demo
 
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    folder = out or Path("runs") / f"demo-{stamp}"
+    require_writable({"json": json_file}, {"out": folder}, force=force)
     result = run_demo(
-        out or Path("runs") / f"demo-{stamp}",
+        folder,
         json_path=json_file,
         seed=seed,
         backends=BACKENDS if backend is Backends.both else (backend.value,),

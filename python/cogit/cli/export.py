@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cogit.cli.console import print_json, say
+from cogit.cli.outputs import Force, require_writable
 
 if TYPE_CHECKING:
     from cogit.interop.steering_vectors import Convention
@@ -62,6 +63,7 @@ def command(
             show_default="block",
         ),
     ] = None,
+    force: Force = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write what an intervention adds at each block for other tools.
@@ -80,6 +82,7 @@ def command(
             f"got {convention.value}; leave it out"
         )
         raise ValueError(message)
+    require_writable({"out": out}, {"INTERVENTION": intervention}, force=force)
     loaded = Intervention.load(intervention)
     mode: StrengthMode = "folded" if strength is StrengthChoice.folded else "kept"
     counted = as_convention(convention or ConventionChoice.block)

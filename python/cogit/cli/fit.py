@@ -12,6 +12,7 @@ import typer
 
 from cogit.cli import fit_flags as flags
 from cogit.cli.loading import MODEL_VARIABLE, BackendChoice, Dtype, Runtime
+from cogit.cli.outputs import Force
 
 NAME = "fit"
 
@@ -116,13 +117,16 @@ def command(
     exact_inverse: flags.ExactInverse = False,
     shuffled_fits: flags.ShuffledFits = None,
     out_opposite: flags.OutOpposite = None,
-    plot: Annotated[Path | None, typer.Option(help="Also write a PNG of choice and curve.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw choice and curve: .png, .svg, .pdf.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of splits, controls and training.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Of the weights; transformers only.")] = Dtype.f32,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="the library's choice")
     ] = None,
+    force: Force = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit an operator and say, on pairs it has not seen, what it does, what it costs, and whether
@@ -161,6 +165,7 @@ def command(
             resume=resume,
             plot=plot,
             seed=seed,
+            force=force,
             json_output=json_output,
         )
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogit.cli.loading import BackendChoice, Runtime
+from cogit.cli.outputs import require_writable
 
 if TYPE_CHECKING:
     from cogit.autofit import Recipe
@@ -45,6 +46,7 @@ class Request:
     resume: bool
     plot: Path | None
     seed: int
+    force: bool
     json_output: bool
 
     def require(self) -> None:
@@ -92,13 +94,15 @@ class Request:
         if self.plot is not None and not (self.auto or self.refine):
             message = "[plot] expected --auto or --refine, got a fit without a choice or a curve"
             raise ValueError(message)
-        if self.out_opposite is not None and self.out_opposite.resolve() == self.out.resolve():
-            message = f"[save] expected two files, got {self.out} for --out and --out-opposite"
-            raise ValueError(message)
-        for path in (self.out, self.out_opposite, self.plot):
-            if path is not None and not path.absolute().parent.is_dir():
-                message = f"[save] expected an existing folder for {path}; create it first"
-                raise FileNotFoundError(message)
+        self._require_writable()
+
+    def _require_writable(self) -> None:
+        names = ("pairs", "activations", "subspace", "model", "neutral", "checkpoint")
+        require_writable(
+            {"out": self.out, "out-opposite": self.out_opposite, "plot": self.plot},
+            {name: getattr(self, name) for name in names},
+            force=self.force,
+        )
 
 
 @dataclass

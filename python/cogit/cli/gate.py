@@ -20,6 +20,8 @@ from cogit.cli.loading import (
     display_name,
     open_model,
 )
+from cogit.cli.outputs import Force, Inputs, require_writable
+from cogit.text_files import read_lines
 
 if TYPE_CHECKING:
     from cogit.gates import GateFit
@@ -95,6 +97,7 @@ def command(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="the libraries' choice")
     ] = None,
+    force: Force = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit a gate to texts of two conditions and write the intervention behind it.
@@ -118,6 +121,8 @@ def command(
         options["measure"] = (measure or MeasureChoice.cosine).value
     request = _Request(intervention, on, off, out, kind, options)
     source = ModelSource.choose(BackendChoice.transformers, model)
+    inputs: Inputs = {"intervention": intervention, **request.texts, "model": source.path}
+    require_writable({"out": out}, inputs, force=force)
     _execute(request, source, Runtime(device, dtype, threads), json_output=json_output)
 
 
@@ -132,21 +137,26 @@ class _Request:
     kind: GateKind
     options: dict[str, Any]
 
+    @property
+    def texts(self) -> dict[str, Path]:
+        return {"on": self.on, "off": self.off}
+
 
 def _execute(
     request: _Request, source: ModelSource, runtime: Runtime, *, json_output: bool
 ) -> None:
     """Read, fit, write, report."""
-    on, off = _texts(request.on, "on"), _texts(request.off, "off")
-    if not request.out.parent.is_dir():
-        message = f"[out] expected an existing folder, got {request.out.parent}; create it first"
-        raise FileNotFoundError(message)
+    on, off = (read_lines(file, name, "a text") for name, file in request.texts.items())
 
     from cogit.gates import fit_learned_gate, fit_similarity_gate
     from cogit.gating import fit_gates
     from cogit.intervention import Intervention
+    from cogit.layers import describe_blocks
 
     stored = Intervention.load(request.intervention)
+    if stored.gates:
+        blocks = describe_blocks(stored.gates)
+        say("gate", f"{request.intervention} has one at {blocks} already, which is replaced")
     chosen = fit_learned_gate if request.kind is GateKind.learned else fit_similarity_gate
     fit = partial(chosen, **request.options)
     with open_model(BackendChoice.transformers, source.path, runtime) as backend:
@@ -158,6 +168,7 @@ def _execute(
         identity = backend.identity
     gated.save(request.out)
     say("wrote", f"{request.out}: {gated.describe()}")
+    say("llamacpp", "refuses files with gates; run this one with --backend transformers")
     if not json_output:
         _print_fits(gated, fits)
         return
@@ -208,20 +219,3 @@ def _refuse_flags(kind: GateKind, **flags: Any) -> None:
                 f"leave it out"
             )
             raise ValueError(message)
-
-
-def _texts(source: Path, name: str) -> list[str]:
-    """The lines of a file that hold text."""
-    if not source.is_file():
-        message = f"[{name}] expected a file of texts, one a line, got {source}, which is none"
-        raise FileNotFoundError(message)
-    try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        message = f"[{name}] expected UTF-8 text in {source}, got {error.reason}"
-        raise ValueError(message) from error
-    texts = [line for line in lines if line.strip()]
-    if not texts:
-        message = f"[{name}] expected a text a line, got none in {source}"
-        raise ValueError(message)
-    return texts

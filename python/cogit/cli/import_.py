@@ -9,6 +9,7 @@ import typer
 
 from cogit.cli.console import print_json, say
 from cogit.cli.export import ConventionChoice, as_convention
+from cogit.cli.outputs import Force, require_writable
 
 if TYPE_CHECKING:
     from cogit.identity import ModelIdentity
@@ -57,12 +58,14 @@ def command(
             help="Steer the first token too, as other tools do (attention sink).",
         ),
     ] = True,
+    force: Force = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make an intervention file of a control vector or of plain vectors."""
     from cogit.positions import Positions
 
     tokens = Positions.parse(positions, first_token=first_token)
+    require_writable({"out": out}, {"FILE": file, "model": model, "like": like}, force=force)
     identity = _identity(model, like)
     made = _imported(file, identity, layer, convention, strength, tokens)
     made.save(out)

@@ -26,6 +26,7 @@ from cogit.layers import LayerRange, describe_blocks
 from cogit.operators import Commitment
 from cogit.positions import Positions
 from cogit.sampling import Sample, SamplingOptions
+from cogit.text_files import read_lines, require_lines
 
 if TYPE_CHECKING:
     from cogit.backends import Backend
@@ -139,17 +140,9 @@ def read_prompts(request: Request) -> list[str]:
 
 def _lines(source: Path) -> list[str]:
     if str(source) == "-":
-        text = _standard_input()
-    elif source.is_file():
-        text = source.read_text(encoding="utf-8")
-    else:
-        message = f"[prompt-file] expected a file, got {source}, which does not exist"
-        raise FileNotFoundError(message)
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        message = f"[prompt-file] expected a prompt a line, got none in {source}"
-        raise ValueError(message)
-    return lines
+        lines = _standard_input().splitlines()
+        return require_lines(lines, "prompt-file", "a prompt", "standard input")
+    return read_lines(source, "prompt-file", "a prompt")
 
 
 def _standard_input() -> str:

@@ -13,6 +13,7 @@ import typer
 from cogit.cli import infer_flags as flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Dtype, ModelSource, Runtime, display_name, open_model
+from cogit.cli.outputs import Force, require_apart, require_writable
 
 if TYPE_CHECKING:
     from cogit.backends import Backend
@@ -70,8 +71,6 @@ class _Wish:
                 f"[select] expected a folder as --out for {selection}, which keeps a row for each "
                 f"token, got the file {self.out}"
             )
-        elif single and not self.out.parent.is_dir():
-            message = f"[out] expected an existing folder, got {self.out.parent}; create it first"
         else:
             return
         raise ValueError(message)
@@ -127,6 +126,7 @@ def command(
     dtype: flags.Dtype = Dtype.f32,
     threads: flags.Threads = None,
     n_ctx: flags.Context = None,
+    force: Force = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Record a model's states on contrast pairs: one load, one pass for all blocks.
@@ -147,8 +147,13 @@ def command(
         stats=stats,
     )
     wish.require()
-    loaded_pairs = load_pairs(pairs)
     source = ModelSource.choose(backend, model)
+    inputs = {"pairs": pairs, "model": source.path, "cache": cache}
+    if out.suffix == _FILE:
+        require_writable({"out": out}, inputs, force=force)
+    else:
+        require_apart({"out": out}, inputs)
+    loaded_pairs = load_pairs(pairs)
     say("pairs", f"{len(loaded_pairs)} from {pairs}")
     say("model", f"{display_name(source)} ({source.origin}) in {backend.value}")
     runtime = Runtime(device, dtype, threads, n_ctx)

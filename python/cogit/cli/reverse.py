@@ -77,6 +77,7 @@ def command(
     from cogit.intervention import Intervention
     from cogit.layers import LayerRange
     from cogit.pairs import load_pairs
+    from cogit.text_files import read_lines
 
     if pairs is None and prompts is None:
         message = "[reverse] expected --pairs or --prompts, got neither; give texts to measure on"
@@ -84,7 +85,7 @@ def command(
     stored = Intervention.load(intervention)
     other = None if opposite is None else Intervention.load(opposite)
     contrast = None if pairs is None else load_pairs(pairs)
-    texts = _texts(contrast) if prompts is None else _lines(prompts)
+    texts = _texts(contrast) if prompts is None else read_lines(prompts, "prompts", "a prompt")
     source = ModelSource.choose(backend, model)
     runtime = Runtime(device=device, dtype=dtype, threads=threads)
     with open_model(backend, source.path, runtime) as loaded:
@@ -112,17 +113,6 @@ def command(
 
 def _texts(contrast: Sequence[ContrastPair] | None) -> list[str]:
     return [text for pair in contrast or () for text in (pair.positive, pair.negative)]
-
-
-def _lines(source: Path) -> list[str]:
-    if not source.is_file():
-        message = f"[reverse] expected a file of prompts, got {source}, which does not exist"
-        raise FileNotFoundError(message)
-    lines = [line for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not lines:
-        message = f"[reverse] expected a prompt a line, got none in {source}"
-        raise ValueError(message)
-    return lines
 
 
 def _print(report: ReverseReport) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cogit.cli.console import print_json, say
+from cogit.cli.outputs import Force, Inputs, require_writable
 
 if TYPE_CHECKING:
     from cogit.activations import Activations
@@ -81,8 +82,9 @@ def command(
         Path | None, typer.Option(help="File to write; nothing is written without.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Also draw the spectrum to this PNG file.")
+        Path | None, typer.Option(help="Also draw the spectrum: .png, .svg, .pdf.")
     ] = None,
+    force: Force = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Find where two classes of recorded states differ, and by how much."""
@@ -97,6 +99,9 @@ def command(
     request = Request(
         method.value, k, alpha, None if weights is None else weights.value, temperature, strict
     )
+    kept = [name for one in protect or [] for name in (one, one.rpartition(":")[0]) if name]
+    inputs: Inputs = {"activations": activations, "protect": kept}
+    require_writable({"out": out, "plot": plot}, inputs, force=force)
     states = Activations.load(activations)
     protected = _protected(protect or [], states)
     with _warnings_as_lines():
@@ -293,7 +298,7 @@ def _draw(subspace: Subspace, path: Path) -> None:
     axes.set_ylabel("eigenvalue")
     axes.set_title(f"{subspace.lineage['method']}, block {subspace.layer}")
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=120)
+    figure.savefig(stream, format=path.suffix.lower().removeprefix("."), dpi=120)
     write_bytes(path, stream.getvalue())
 
 

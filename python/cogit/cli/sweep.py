@@ -9,6 +9,7 @@ import typer
 
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Dtype, ModelSource, Runtime, open_model
+from cogit.cli.outputs import Force, require_writable
 
 if TYPE_CHECKING:
     from cogit.activations import Activations
@@ -50,12 +51,13 @@ def command(
             "latest-sweep.json beside it then names it."
         ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="PNG file for the plot.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="File for the plot: .png, .svg, .pdf.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Of the weights; transformers only.")] = Dtype.f32,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="the library's choice")
     ] = None,
+    force: Force = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say at which block the two classes differ, on held-out pairs. It may be at none."""
@@ -68,6 +70,8 @@ def command(
     runtime = Runtime(device=device, dtype=dtype, threads=threads)
     _require_one_source(activations, pairs, model)
     _require_new(out)
+    inputs = {"activations": activations, "pairs": pairs, "model": model, "out": out}
+    require_writable({"plot": plot}, inputs, force=force)
     if activations is not None:
         from cogit.activations import Activations
 
@@ -88,7 +92,7 @@ def command(
     )
     facts = sweep.to_json()
     if plot is not None:
-        write_bytes(plot, plot_scores(sweep))
+        write_bytes(plot, plot_scores(sweep, plot.suffix.lower().removeprefix(".")))
         say("plot", str(plot))
     if out is not None:
         _write_run(sweep, states, out, recorded=activations is None)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_plot(path: Path, choice: Choice | None, refined: Refined | None) -> None:
-    """A PNG of what there is; ValueError where neither a choice nor a curve was made."""
+    """Choice and curve as a .png, .svg or .pdf; ValueError where neither was made."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -33,7 +33,7 @@ def write_plot(path: Path, choice: Choice | None, refined: Refined | None) -> No
         _draw_curve(axes.pop(0), refined.history)
     figure.tight_layout()
     stream = io.BytesIO()
-    figure.savefig(stream, format="png")
+    figure.savefig(stream, format=path.suffix.lower().removeprefix("."))
     write_bytes(path, stream.getvalue())
 
 
