@@ -235,7 +235,7 @@ def judged(positive: np.ndarray, negative: np.ndarray, recipe: Recipe, seed: int
         training,
         unseen,
         0,
-        draws=4,
+        draws=2,
         seed=seed,
     )
     return autofit.verdict([report], None, [], Budget())[0]
@@ -246,12 +246,12 @@ def judged(positive: np.ndarray, negative: np.ndarray, recipe: Recipe, seed: int
 def test_noise_has_no_effect(recipe: Recipe, d_model: int) -> None:
     """An operator crosses its own boundary whatever the states are; noise is no effect for it."""
     found = []
-    for seed in range(30):
+    for seed in range(100):
         rng = np.random.default_rng([seed, d_model])
         plus, minus = rng.standard_normal((2, 60, d_model))
         found.append(judged(plus, minus, recipe, seed))
-    # 5 % by the test's level; 4 or more of 30 happen with a chance of 6 % at most.
-    assert found.count("effect") <= 3
+    # The level is 5 % (2 to 6 % over 400 other seeds); above 10 of 100 has a chance of 1 % then.
+    assert found.count("effect") <= 10
     assert set(found) <= {"effect", "no effect"}
 
 

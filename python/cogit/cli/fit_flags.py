@@ -1,4 +1,4 @@
-"""Flags of ``cogit fit``, None where not given; those of the Born training, and what they ask for."""
+"""Flags of ``cogit fit``, None where not given, and what those of the Born training ask for."""
 
 from __future__ import annotations
 

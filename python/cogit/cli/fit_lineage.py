@@ -32,8 +32,10 @@ def source_facts(request: Request, states: Activations) -> dict[str, Any]:
 
 def subspace_facts(subspace: Subspace) -> dict[str, Any]:
     """The subspace's own lineage and hash; its width, and its states as far as it knows them."""
-    own = dict(subspace.lineage)
-    known = {name: own[name] for name in ("select", "tail", "activations") if name in own}
+    own: dict[str, Any] = dict(subspace.lineage)
+    known: dict[str, Any] = {
+        name: own[name] for name in ("select", "tail", "activations") if name in own
+    }
     return {
         "hook_point": subspace.hook_point,
         "k": subspace.basis.shape[1] // 2,

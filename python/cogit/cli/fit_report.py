@@ -82,8 +82,8 @@ def print_facts(facts: dict[str, Any]) -> None:
         )
         apart = report["apart"]
         print(
-            f"{'  without steering':<30}the classes of {apart['n_pairs']} pairs are told apart with "
-            f"p = {apart['p']:.2g}"
+            f"{'  without steering':<30}the classes of {apart['n_pairs']} pairs are told apart "
+            f"with p = {apart['p']:.2g}"
         )
     for layer, rate in facts["in_sample_flips"].items():
         print(f"{'flips, block ' + layer:<30}{_rate(rate)} of the states it was fitted on")
