@@ -171,7 +171,8 @@ def test_every_price_is_in_the_loss(start: Intervention, price: str, part: str) 
     pair = planted_pairs(1, 61, n_plain=4, n_class=1)[0]
     rows = [
         [steered.tokenize(text) for text in (*pair.texts, *reversed(pair.texts))],
-        [steered.tokenize(text) for text in texts(2, 62, FACTS, 8)],
+        # Texts with the class in them: those of facts cost the planted model next to nothing.
+        [steered.tokenize(text) for text in planted_pairs(1, 62, n_plain=4, n_class=1)[0].texts],
     ]
     free = RefineSettings(kl_price=0.0, target_price=0.0)
     found, slopes = [], []
