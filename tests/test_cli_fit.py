@@ -276,7 +276,7 @@ def test_people_read_effect_cost_and_controls_side_by_side(
         (["--pairs", "a", "--resume"], "expected --resume with --checkpoint and --refine"),
         (["--pairs", "a", "--checkpoint", "c"], "expected --checkpoint with --refine or born-adam"),
         (["--activations", "absent"], "[load]"),
-        (["--pairs", "absent.jsonl"], "absent.jsonl"),
+        (["--pairs", "absent.jsonl", "--layer", "2"], "absent.jsonl"),
         (["--pairs", "a", "--auto", "--plot", "nowhere/a.png"], "expected an existing folder"),
         (["--activations", "a", "--plot", "a.png"], "[plot] expected --auto or --refine"),
     ],

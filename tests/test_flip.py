@@ -9,7 +9,7 @@ import pytest
 
 from _models import planted
 from cogit.activations import Activations
-from cogit.evaluation.flip import Boundary, FlipRate, Share, held_out_flip_rate, split_rows
+from cogit.evaluation.flip import Apart, Boundary, FlipRate, Share, held_out_flip_rate, split_rows
 from cogit.operators import Additive, fit_operator
 from cogit.subspace import fit_subspace
 
@@ -152,3 +152,38 @@ def test_splits_are_disjoint_and_complete(n: int, share: float) -> None:
 def test_bad_arguments_are_refused(call: Any, part: str) -> None:
     with pytest.raises(ValueError, match=part):
         call()
+
+
+# ---- are the classes different at all ----
+
+
+def test_swapped_pairs_by_hand() -> None:
+    """Sign flips of three paired projections: 1 of 8 sums reaches the largest."""
+    boundary = Boundary(np.zeros(2), np.array([1.0, 0.0]))
+    positive = np.array([[1.0, 5.0], [2.0, -3.0], [4.0, 0.0]])
+    found = Apart.along(boundary, positive, np.zeros((3, 2)))
+    assert found.p == pytest.approx(1 / 8)
+    assert not found.can_hold
+    assert Apart.along(boundary, -positive, np.zeros((3, 2))).p == 1.0
+    # Of -1, 2, 4 the sums 5, 7 reach 5.
+    assert Apart.along(boundary, positive * [[-1], [1], [1]], np.zeros((3, 2))).p == 2 / 8
+    assert Apart.along(boundary, np.zeros((6, 2)), np.zeros((6, 2))).p == 1.0
+    drawn = Apart.along(boundary, np.ones((20, 2)), np.zeros((20, 2)))
+    assert drawn.p <= 2 / 10_000
+    assert drawn.holds
+    assert Apart(0.03, 5).can_hold
+    assert not Apart(0.06, 4).can_hold
+    with pytest.raises(ValueError, match=r"^\[flip\] expected matched pairs"):
+        Apart.along(boundary, np.ones((3, 2)), np.ones((4, 2)))
+
+
+def test_exact_and_drawn_tests_agree() -> None:
+    rng = np.random.default_rng(0)
+    boundary = Boundary(np.zeros(1), np.ones(1))
+    for _ in range(5):
+        rows = rng.standard_normal((13, 1)) + 0.3
+        exact = Apart.along(boundary, rows, np.zeros((13, 1))).p
+        padded = np.concatenate([rows, np.zeros((1, 1))])  # one more pair that says nothing
+        drawn = Apart.along(boundary, padded, np.zeros((14, 1))).p
+        # Three standard errors of 9999 draws.
+        assert drawn == pytest.approx(exact, abs=0.015)

@@ -23,6 +23,7 @@ from cogit.positions import Positions
 from cogit.subspace import fit_subspace
 from cogit.training import refine_state
 from cogit.training.lifted import LiftedUnitary
+from cogit.training.refine_objective import objective
 from cogit.training.steered_pass import SteeredPass, token_log_likelihoods
 from cogit.training.through_model import Refined, RefineData, RefineSettings, refine
 
@@ -154,6 +155,39 @@ def test_gradients_through_the_model_are_right(start: Intervention) -> None:
         slope = (ends[0] - ends[1]) / (2 * step)
         # log_softmax is float32 (1e-6 of a sum near 20), so the difference quotient has 1e-2.
         assert float(leaf.grad.reshape(-1)[index]) == pytest.approx(slope, abs=2e-2, rel=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("price", "part"), [("kl_price", "neutral_kl"), ("target_price", "target_loss")]
+)
+def test_every_price_is_in_the_loss(start: Intervention, price: str, part: str) -> None:
+    """The loss, and its gradient, hold the preference and each cost times its price."""
+    backend = planted_backend()
+    for parameter in backend.model.parameters():
+        parameter.requires_grad_(False)
+    operator = replace(start.operators[PLANTED_LAYER], amplitude=20.0)  # type: ignore[type-var]
+    steered = SteeredPass(backend, {PLANTED_LAYER: operator})  # type: ignore[dict-item]
+    trained = LiftedUnitary(operator)  # type: ignore[arg-type]
+    pair = planted_pairs(1, 61, n_plain=4, n_class=1)[0]
+    rows = [
+        [steered.tokenize(text) for text in (*pair.texts, *reversed(pair.texts))],
+        # Texts with the class in them: those of facts cost the planted model next to nothing.
+        [steered.tokenize(text) for text in planted_pairs(1, 62, n_plain=4, n_class=1)[0].texts],
+    ]
+    free = RefineSettings(kl_price=0.0, target_price=0.0)
+    found, slopes = [], []
+    for settings in (free, replace(free, **{price: 7.0})):
+        parts = objective(steered, {PLANTED_LAYER: trained}, rows, 1.0, settings)
+        (slope,) = torch.autograd.grad(parts["loss"], [trained.leaves()["log_gain"]])
+        found.append({name: float(value.detach()) for name, value in parts.items()})
+        slopes.append(float(slope))
+    without, with_price = found
+    assert without["loss"] == without["preference"]
+    assert without[part] > 1e-3
+    wanted = without["preference"] + 7.0 * without[part]
+    # float32 sums of a few nats.
+    assert with_price["loss"] == pytest.approx(wanted, rel=1e-5)
+    assert abs(slopes[1] - slopes[0]) > 1e-3
 
 
 # ---- training ----
@@ -337,6 +371,18 @@ def test_other_starts_are_refused(
         refine(backend, start, data, SETTINGS, resume=True)
     with pytest.raises(FileNotFoundError):
         refine(backend, start, data, SETTINGS, checkpoint=Path(), resume=True)
+
+
+def test_a_checkpoint_is_not_overwritten(
+    backend: TransformersBackend, start: Intervention, data: RefineData, whole: tuple[Refined, Path]
+) -> None:
+    _, folder = whole
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(
+        FileExistsError, match=r"^\[refine\] expected a folder without a checkpoint"
+    ):
+        refine(backend, start, data, SETTINGS, checkpoint=folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_budget_that_nothing_meets_is_refused(

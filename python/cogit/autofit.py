@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cogit.evaluation.calibrate import Candidate
+from cogit.evaluation.flip import LEVEL
 from cogit.evaluation.teacher_forced import Budget, Choice, Score, TeacherForced
 from cogit.evaluation.transport import transport as measured_transport
 from cogit.intervention import Intervention
@@ -76,6 +77,9 @@ class Recipe:
             raise ValueError(message)
         if self.method not in METHODS:
             message = f"[fit] expected a method among {METHODS}, got {self.method!r}"
+            raise ValueError(message)
+        if not (np.isfinite(self.angle) and np.isfinite(self.gain)):
+            message = f"[fit] expected finite angle and gain, got {self.angle} and {self.gain}"
             raise ValueError(message)
 
     def fit(self, subspace: Subspace) -> Operator:
@@ -304,7 +308,9 @@ def verdict(
 
     flips: on held-out states, one a steered block. score: on held-out pairs, where there is a
     model; the shuffled fits are then compared by contrast, which no clamp or half turn can fake.
-    Without anything held out nothing is judged.
+    Without a model the unsteered held-out pairs must be told apart as well, since an operator moves
+    states along its own direction whether or not the classes differ. Without anything held out, or
+    with too few pairs for that test, nothing is judged.
     """
     reports = list(flips)
     criteria: dict[str, bool] = {}
@@ -320,6 +326,12 @@ def verdict(
         criteria["contrast above zero on held-out pairs"] = low > 0
         criteria["contrast above every shuffled fit's"] = low > max(shuffled_contrast, default=0.0)
     elif reports:
+        if not all(one.apart.can_hold for one in reports):
+            few = min(one.apart.n_pairs for one in reports)
+            return f"not judged: {few} held-out pairs are too few to tell classes apart", criteria
+        criteria[f"unsteered held-out pairs told apart (p < {LEVEL:g})"] = all(
+            one.apart.holds for one in reports
+        )
         # A fit that turns every state round flips all of them, and keeps none.
         criteria["flips and keeps more than shuffled fits"] = all(
             min(one.fitted.interval[0], one.kept.interval[0])

@@ -72,19 +72,18 @@ def command(
         OperatorChoice, typer.Option(help="What is fitted.")
     ] = OperatorChoice.unitary,
     method: Annotated[
-        Method,
+        Method | None,
         typer.Option(
             help="Of the unitary: margin trains on the subspace, born-adam (Born loss and Adam, a "
-            "dense operator) on encoded states; the others are closed."
+            "dense operator) on encoded states; the others are closed.",
+            show_default="plane",
         ),
-    ] = Method.plane,
-    angle: Annotated[float, typer.Option(help="Degrees of the plane rotation.")] = 60.0,
-    gain: Annotated[
-        float, typer.Option(help="Reference amplitude of the unitary, in half class separations.")
-    ] = 1.5,
-    strength: Annotated[float, typer.Option("--lambda", help="Strength that is saved.")] = 1.0,
-    k: Annotated[int, typer.Option(min=1, help="Complex dimensions of the subspace.")] = 4,
-    tail: Annotated[int, typer.Option(min=1, help="Last tokens of a text that count.")] = 4,
+    ] = None,
+    angle: flags.Angle = None,
+    gain: flags.Gain = None,
+    strength: flags.Strength = None,
+    k: flags.ComplexDimensions = None,
+    tail: flags.Tail = None,
     auto: Annotated[
         bool,
         typer.Option(
@@ -102,10 +101,8 @@ def command(
             show_default="packaged plain English sentences",
         ),
     ] = None,
-    kl_budget: Annotated[float, typer.Option(help="KL on neutral texts, nats per token.")] = 0.02,
-    nll_budget: Annotated[
-        float, typer.Option(help="Rise of the NLL of the target's own texts, nats per token.")
-    ] = 0.005,
+    kl_budget: flags.KlBudget = None,
+    nll_budget: flags.NllBudget = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints of --refine or born-adam.")
     ] = None,
@@ -139,33 +136,51 @@ def command(
     from cogit.layers import LayerRange
 
     born = flags.BornFlags(family, preset, epochs, q, exact_inverse, shuffled_fits, out_opposite)
-    trains = operator is OperatorChoice.unitary and method is Method.born_adam
+    chosen = Method.plane if method is None else method
+    trains = operator is OperatorChoice.unitary and chosen is Method.born_adam
     if not trains:
-        born.require_none(f"{operator.value} by {method.value}")
-    execute(
-        Request(
-            pairs=pairs,
-            activations=activations,
-            subspace=subspace,
-            out=out,
-            model=model,
-            backend=backend,
-            runtime=Runtime(device, dtype, threads),
-            layers=None if layers is None else LayerRange.parse(layers),
-            recipe=Recipe(operator.value, method.value, angle, gain, k),
-            strength=strength,
-            born=born.settings(seed) if trains else None,
-            out_opposite=out_opposite,
-            tail=tail,
-            auto=auto,
-            refine=refine,
-            neutral=neutral,
-            budget=Budget(nll_budget, kl_budget),
-            checkpoint=checkpoint,
-            resume=resume,
-            plot=plot,
-            seed=seed,
-            force=force,
-            json_output=json_output,
-        )
+        born.require_none(f"{operator.value} by {chosen.value}")
+    given = {
+        **{"--method": method, "--angle": angle, "--gain": gain, "--lambda": strength},
+        **{"--k": k, "--tail": tail, "--neutral": neutral},
+        **{"--kl-budget": kl_budget, "--nll-budget": nll_budget},
+    }
+    usual = Recipe()
+    recipe = Recipe(
+        operator.value,
+        chosen.value,
+        usual.angle if angle is None else angle,
+        usual.gain if gain is None else gain,
+        usual.k if k is None else k,
     )
+    budget = Budget()
+    request = Request(
+        pairs=pairs,
+        activations=activations,
+        subspace=subspace,
+        out=out,
+        model=model,
+        backend=backend,
+        runtime=Runtime(device, dtype, threads),
+        layers=None if layers is None else LayerRange.parse(layers),
+        recipe=recipe,
+        strength=1.0 if strength is None else strength,
+        born=born.settings(seed) if trains else None,
+        out_opposite=out_opposite,
+        tail=4 if tail is None else tail,
+        auto=auto,
+        refine=refine,
+        neutral=neutral,
+        budget=Budget(
+            budget.target_nll if nll_budget is None else nll_budget,
+            budget.neutral_kl if kl_budget is None else kl_budget,
+        ),
+        checkpoint=checkpoint,
+        resume=resume,
+        plot=plot,
+        seed=seed,
+        force=force,
+        json_output=json_output,
+        given=frozenset(name for name, value in given.items() if value is not None),
+    )
+    execute(request)

@@ -1,4 +1,4 @@
-"""The flags of ``cogit fit`` that belong to the Born training, and what they ask for."""
+"""Flags of ``cogit fit``, None where not given, and what those of the Born training ask for."""
 
 from __future__ import annotations
 
@@ -21,6 +21,35 @@ class FamilyChoice(StrEnum):
     diagonal = "diagonal"
 
 
+Angle = Annotated[
+    float | None, typer.Option(help="Degrees of the plane rotation.", show_default="60")
+]
+Gain = Annotated[
+    float | None,
+    typer.Option(
+        help="Reference amplitude of the unitary, in half class separations.", show_default="1.5"
+    ),
+]
+Strength = Annotated[
+    float | None, typer.Option("--lambda", help="Strength that is saved.", show_default="1")
+]
+ComplexDimensions = Annotated[
+    int | None,
+    typer.Option("--k", min=1, help="Complex dimensions of the subspace.", show_default="4"),
+]
+Tail = Annotated[
+    int | None,
+    typer.Option(min=1, help="Last tokens of a text of --pairs that count.", show_default="4"),
+]
+KlBudget = Annotated[
+    float | None, typer.Option(help="KL on neutral texts, nats per token.", show_default="0.02")
+]
+NllBudget = Annotated[
+    float | None,
+    typer.Option(
+        help="Rise of the NLL of the target's own texts, nats per token.", show_default="0.005"
+    ),
+]
 Family = Annotated[
     FamilyChoice | None,
     typer.Option(help=f"{_ONLY}how U is parametrised.", show_default="dense"),

@@ -10,7 +10,7 @@ from cogit import autofit
 if TYPE_CHECKING:
     from cogit.cli.fit_request import Outcome, Request
 
-_TABLE_ROWS = 8
+_TABLE_ROWS = 5
 
 
 def facts_of(request: Request, outcome: Outcome) -> dict[str, Any]:
@@ -31,6 +31,12 @@ def facts_of(request: Request, outcome: Outcome) -> dict[str, Any]:
         "splits": outcome.splits,
         "flips": {str(layer): report.to_json() for layer, report in outcome.flips.items()},
         "in_sample_flips": {str(i): rate.to_json() for i, rate in outcome.in_sample.items()},
+        "undo": {str(layer): one.to_json() for layer, one in outcome.undo.items()},
+        "undo_on": "states it was fitted on" if outcome.in_sample else "held-out states",
+        "shuffled_fits": {
+            "strength": outcome.control_strength,
+            "kind": "trained" if outcome.trained is not None else "fitted, not refined",
+        },
         "contrast": None if outcome.score is None else outcome.score.to_json(),
         "shuffled_contrast": outcome.shuffled_contrast,
         "neutral_kl": outcome.neutral_kl,
@@ -74,8 +80,20 @@ def print_facts(facts: dict[str, Any]) -> None:
             f"{'  shuffled classes':<30}{_rate(report['shuffled'])}, worst draw {worst:.2f}; own "
             f"class kept {kept:.3f}"
         )
+        apart = report["apart"]
+        print(
+            f"{'  without steering':<30}the classes of {apart['n_pairs']} pairs are told apart "
+            f"with p = {apart['p']:.2g}"
+        )
     for layer, rate in facts["in_sample_flips"].items():
         print(f"{'flips, block ' + layer:<30}{_rate(rate)} of the states it was fitted on")
+    if facts["refined"] is not None:
+        print(
+            f"{'  shuffled fits':<30}are closed forms, not refined, at strength "
+            f"{facts['shuffled_fits']['strength']:.4g}, that of the refined operator"
+        )
+    for layer, ways in facts["undo"].items():
+        _print_undo(layer, ways, facts["undo_on"])
     if facts["contrast"] is not None:
         _print_contrast(facts)
     if facts["neutral_kl"] is not None:
@@ -111,13 +129,34 @@ def _print_contrast(facts: dict[str, Any]) -> None:
     )
 
 
+def _print_undo(layer: str, ways: dict[str, Any], states: str) -> None:
+    """What is left of the edit after taking it back; 0 undoes it."""
+    where = f"undo ratio, block {layer}"
+    named = {"own inverse": ways["own_inverse"], "opposite": ways["opposite"]}
+    for name, undo in named.items():
+        if undo is None:
+            found = f"none: {ways['own_inverse_refused']}"
+        elif undo["ratio"] is None:
+            found = f"none: {undo['note']}"
+        else:
+            ratio = undo["ratio"]
+            note = f"; {undo['note']}" if undo["note"] else ""
+            found = f"{ratio['mean']:.3g} [{ratio['low']:.3g}, {ratio['high']:.3g}]{note}"
+        print(f"{where:<30}{name} {found} ({states})")
+        where = ""
+
+
 def _print_table(table: list[dict[str, Any]]) -> None:
     if not table:
         return
     print(f"choice among {len(table)}, by contrast:")
     chosen = next(i for i, row in enumerate(table) if _is_last_measured(table, i))
-    for row in table[: max(_TABLE_ROWS, chosen + 1)]:
+    for row in table[:_TABLE_ROWS]:
         print(f"  {_words(row)}")
+    if chosen >= _TABLE_ROWS:
+        print(f"  number {chosen + 1} is the first within the budget: {_words(table[chosen])}")
+    if len(table) > _TABLE_ROWS:
+        print("  all of them: --json")
 
 
 def _is_last_measured(table: list[dict[str, Any]], index: int) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cogit.cli.fit_given import require_effect
 from cogit.cli.loading import BackendChoice, Runtime
 from cogit.cli.outputs import require_writable
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from cogit.cli.fit_born import Trained
     from cogit.evaluation.statistics import Interval
     from cogit.evaluation.teacher_forced import Budget, Choice, Score
+    from cogit.evaluation.undo_ways import UndoWays
     from cogit.intervention import Intervention
     from cogit.layers import LayerRange
     from cogit.training.born_operator import BornSettings
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """The flags of one call."""
+    """The flags of one call. given: names of those that were given and may have no effect."""
 
     pairs: str | None
     activations: Path | None
@@ -48,6 +51,7 @@ class Request:
     seed: int
     force: bool
     json_output: bool
+    given: frozenset[str] = frozenset()
 
     def require(self) -> None:
         """ValueError for flags that do not go together, before any work."""
@@ -59,10 +63,17 @@ class Request:
                 f"[fit] expected one of {', '.join(sources)}, got {' and '.join(given) or 'none'}"
             )
             raise ValueError(message)
+        self._require_numbers()
         if self.pairs is None and (self.auto or self.refine):
             message = (
                 f"[fit] expected --pairs with --auto or --refine, which run texts through a model, "
                 f"got {given[0]}"
+            )
+            raise ValueError(message)
+        if self.auto and self.recipe.operator == "ablation":
+            message = (
+                "[fit] expected an operator with two directions with --auto, got ablation; choose "
+                "the layer yourself"
             )
             raise ValueError(message)
         if self.refine and (
@@ -91,6 +102,14 @@ class Request:
                 "--auto, --refine or --subspace, which it does not serve"
             )
             raise ValueError(message)
+        if self.pairs is not None and self.layers is None and not self.auto:
+            message = "[layers] expected --layer L, or --auto to choose one, got neither"
+            raise ValueError(message)
+        if self.checkpoint is not None and self.refine and not self.resume:
+            from cogit.training.refine_state import require_none
+
+            require_none(self.checkpoint)
+        require_effect(self, self.given)
         if self.plot is not None and not (self.auto or self.refine):
             message = "[plot] expected --auto or --refine, got a fit without a choice or a curve"
             raise ValueError(message)
@@ -104,16 +123,39 @@ class Request:
             force=self.force,
         )
 
+    def _require_numbers(self) -> None:
+        """ValueError for numbers that no fit can have; those of the recipe were checked there."""
+        if self.seed < 0:
+            message = f"[fit] expected --seed of 0 or more, got {self.seed}"
+            raise ValueError(message)
+        if not math.isfinite(self.strength) or self.strength == 0.0:
+            message = (
+                f"[fit] expected a finite --lambda that changes something, got {self.strength:g}"
+            )
+            raise ValueError(message)
+        budget = self.budget
+        for name, value in (("nll", budget.target_nll), ("kl", budget.neutral_kl)):
+            if math.isnan(value):
+                message = f"[fit] expected --{name}-budget in nats per token, got {value}"
+                raise ValueError(message)
+
 
 @dataclass
 class Outcome:
-    """The intervention and what was found out about it; None where it could not be measured."""
+    """The intervention and what was found out about it; None where it could not be measured.
+
+    undo: on held-out states, or those of the subspace where there are no others.
+    control_strength: of the fits to shuffled classes. It differs from the intervention's where a
+    refinement has the strength of its start in its matrix.
+    """
 
     intervention: Intervention
     settings: dict[str, Any]
     splits: dict[str, int]
     flips: dict[int, FlipReport] = field(default_factory=dict)
     in_sample: dict[int, Any] = field(default_factory=dict)
+    undo: dict[int, UndoWays] = field(default_factory=dict)
+    control_strength: float = 1.0
     score: Score | None = None
     shuffled_contrast: list[float] = field(default_factory=list)
     neutral_kl: float | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogit import autofit
@@ -11,10 +10,12 @@ from cogit.activations import Activations, record
 from cogit.autofit import Recipe
 from cogit.cli.console import print_json, say
 from cogit.cli.fit_born import train
+from cogit.cli.fit_lineage import source_facts, subspace_facts, with_lineage
 from cogit.cli.fit_report import facts_of, print_facts
 from cogit.cli.fit_request import Outcome, Request
 from cogit.cli.loading import ModelSource, display_name, open_model
 from cogit.evaluation.teacher_forced import TeacherForced
+from cogit.evaluation.undo_ways import undo_ways
 from cogit.intervention import Intervention
 from cogit.layers import LayerRange, describe_blocks
 from cogit.operators import Operator
@@ -26,6 +27,7 @@ from cogit.training.flips import (
     in_sample,
     shuffle_classes,
     split_activations,
+    states_of,
 )
 
 if TYPE_CHECKING:
@@ -73,10 +75,7 @@ def _from_pairs(request: Request, backend: Backend) -> Outcome:
     texts, origin = autofit.neutral_texts(request.neutral)
     say("neutral", f"{len(texts)} texts: {origin}")
     training, checking, reporting = autofit.thirds(texts, request.seed)
-    layers = request.layers or (LayerRange(None) if request.auto else None)
-    if layers is None:
-        message = "[layers] expected --layer L, or --auto to choose one, got neither"
-        raise ValueError(message)
+    layers = request.layers or LayerRange(None)
     show = not request.json_output
     states = record(backend, split.fit, layers, tail=request.tail, show_progress=show)
     check = TeacherForced(backend, split.calibration, checking)
@@ -93,9 +92,12 @@ def _from_pairs(request: Request, backend: Backend) -> Outcome:
     if request.refine:
         refined = _refine(request, backend, start, split, (training, checking), show)
     found = start if refined is None else refined.intervention
-    found = _with_lineage(request, found, split.sizes(), origin)
+    made_of = source_facts(request, states)
+    found = with_lineage(request, found, split.sizes(), origin, made_of)
     outcome = Outcome(found, _settings(request, choice), split.sizes(), neutral=origin)
     outcome.choice, outcome.refined, outcome.trained = choice, refined, trained
+    # A refined operator has the strength of its start in its matrix; its controls have not.
+    outcome.control_strength = found.strength * (1.0 if refined is None else start.strength)
     blocks = LayerRange.of(found.layers)
     unseen = record(backend, split.held_out, blocks, tail=request.tail, show_progress=show)
     _judge_flips(request, outcome, states, unseen, recipe)
@@ -128,8 +130,9 @@ def _from_activations(request: Request) -> Outcome:
     sizes = {"fit": states.positive.shape[1], "held_out": unseen.positive.shape[1]}
     trained = None if request.born is None else train(request, states, blocks)
     start = _fitted(request, states, blocks) if trained is None else trained.towards
-    found = _with_lineage(request, start, sizes, None)
+    found = with_lineage(request, start, sizes, None, source_facts(request, states))
     outcome = Outcome(found, _settings(request, None), sizes, trained=trained)
+    outcome.control_strength = found.strength
     _judge_flips(request, outcome, states, unseen, request.recipe)
     _judge_with_model(request, outcome, states)
     return outcome
@@ -149,10 +152,12 @@ def _from_subspace(request: Request) -> Outcome:
     made = {subspace.layer: request.recipe.fit(subspace)}
     start = Intervention(made, subspace.identity, request.strength)
     sizes = {"fit": len(subspace.positive)}
-    outcome = Outcome(_with_lineage(request, start, sizes, None), _settings(request, None), sizes)
-    outcome.in_sample = {
-        subspace.layer: in_sample(made[subspace.layer], subspace, strength=request.strength)
-    }
+    found = with_lineage(request, start, sizes, None, subspace_facts(subspace))
+    outcome = Outcome(found, _settings(request, None), sizes)
+    operator, layer = made[subspace.layer], subspace.layer
+    outcome.in_sample = {layer: in_sample(operator, subspace, strength=request.strength)}
+    seen = states_of(subspace)
+    outcome.undo = {layer: undo_ways(operator, *seen, strength=request.strength)}
     _judge_with_model(request, outcome, None, [subspace])
     return outcome
 
@@ -202,6 +207,11 @@ def _judge_flips(
     request: Request, outcome: Outcome, states: Activations, unseen: Activations, recipe: Recipe
 ) -> None:
     found = outcome.intervention
+    for layer, operator in found.operators.items():
+        back = None if outcome.opposite is None else outcome.opposite.operators[layer]
+        outcome.undo[layer] = undo_ways(
+            operator, *unseen.at(layer), strength=found.strength, reverse=back
+        )
     if outcome.trained is not None:
         for layer, one in outcome.trained.blocks.items():
             outcome.flips[layer] = compare_flips(
@@ -222,6 +232,7 @@ def _judge_flips(
             layer,
             strength=found.strength,
             seed=request.seed,
+            control_strength=outcome.control_strength,
         )
 
 
@@ -236,9 +247,7 @@ def _shuffled(
     for draw in range(_SHUFFLED_CONTRASTS):
         copy = shuffle_classes(states, request.seed + draw)
         operators = {layer: recipe.fit_states(copy, layer) for layer in found.layers}
-        # A refined operator has its strength in its matrix; its controls are closed forms.
-        strength = request.strength if request.refine else found.strength
-        made.append((Intervention(operators, found.identity, strength), None))
+        made.append((Intervention(operators, found.identity, outcome.control_strength), None))
     return made
 
 
@@ -286,35 +295,6 @@ def _settings(request: Request, choice: Choice | None) -> dict[str, Any]:
     if request.born is not None:
         return request.born.to_json()
     return request.recipe.settings() if choice is None else dict(choice.chosen.settings)
-
-
-def _with_lineage(
-    request: Request, found: Intervention, sizes: dict[str, int], neutral: str | None
-) -> Intervention:
-    from cogit.identity import file_fingerprint
-
-    source = str(request.pairs or request.activations or request.subspace)
-    path = Path(source)
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    if request.pairs is not None and not path.exists() and source.count(",") == 1:
-        files = [Path(part.strip()) for part in source.split(",")]
-    known = [one for one in files if one.is_file()]
-    name = path.name if path.is_dir() else source
-    made = {**request.recipe.settings(), "k": request.recipe.k}
-    if request.born is not None:
-        made = request.born.to_json()
-    lineage = {
-        **found.lineage,
-        "made_by": "cogit fit",
-        "fit": found.lineage.get("fit", made),
-        "source": ",".join(one.name for one in files) if known and not path.is_dir() else name,
-        **({"source_fingerprint": file_fingerprint(known)} if known else {}),
-        "splits": sizes,
-        "seed": request.seed,
-        "tail": request.tail,
-        **({} if neutral is None else {"neutral": neutral}),
-    }
-    return replace(found, lineage=lineage)
 
 
 def _like(opposite: Intervention, found: Intervention) -> Intervention:

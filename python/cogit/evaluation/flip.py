@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
     from cogit.subspace import Subspace
 
+# Of the permutation test of unsteered pairs.
+LEVEL = 0.05
+_MOST_EXACT, _DRAWS = 13, 9999
+
 Move = Callable[["NDArray[np.float64]"], "ArrayLike"]
 
 
@@ -98,6 +102,54 @@ class Share:
 
     def to_json(self) -> dict[str, Any]:
         return {"rate": self.rate, "ci": list(self.interval), "count": self.count, "n": self.n}
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Are two classes told apart along a direction, before any operator?
+
+    p: one-sided, of the mean difference within ``n_pairs`` pairs when the classes are swapped
+    within pairs at random, which nothing that is the same for both classes can pass.
+    """
+
+    p: float
+    n_pairs: int
+
+    @classmethod
+    def along(
+        cls, boundary: Boundary, positive: ArrayLike, negative: ArrayLike, *, seed: int = 0
+    ) -> Apart:
+        """Of held-out pairs (n, d_model), rows matched; the boundary is from training states alone.
+
+        Exact up to 13 pairs, else of 9999 draws by seed (permutation test of pairs: Fisher 1935).
+        """
+        plus, minus = (_rows(name, x) for name, x in _named(positive, negative))
+        if plus.shape != minus.shape:
+            message = f"[flip] expected matched pairs, got {plus.shape} and {minus.shape}"
+            raise ValueError(message)
+        differences = (plus - minus) @ boundary.direction
+        n_pairs, exact = len(differences), len(differences) <= _MOST_EXACT
+        if exact:
+            bits = np.arange(2**n_pairs)[:, None] >> np.arange(n_pairs) & 1
+        else:
+            bits = np.random.default_rng(seed).integers(0, 2, (_DRAWS, n_pairs))
+        sums = (1 - 2 * bits) @ differences
+        # The sum as it is is among the exact ones; rounding may not push it below itself.
+        reached = int((sums >= differences.sum() - 1e-12 * np.abs(differences).sum()).sum())
+        p = reached / len(sums) if exact else (reached + 1) / (_DRAWS + 1)
+        return cls(p, n_pairs)
+
+    @property
+    def holds(self) -> bool:
+        return self.p < LEVEL
+
+    @property
+    def can_hold(self) -> bool:
+        """False where there are too few pairs for any difference to reach the level."""
+        return 0.5**self.n_pairs < LEVEL
+
+    def to_json(self) -> dict[str, Any]:
+        return {"p": self.p, "n_pairs": self.n_pairs}
 
 
 @dataclass(frozen=True)

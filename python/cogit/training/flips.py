@@ -12,7 +12,13 @@ the class wherever the pairs' differences lie mostly along one line, and leaves 
 one side, which is the wrong one for about half of the draws: read its control as chance, 0.5. A fit
 that turns the line round (a half turn, as Procrustes does at a small reference amplitude) flips
 every state without having seen a class; it also turns those that should stay, which is why
-``kept`` is counted. None of this says that a text changes: the teacher-forced contrast does.
+``kept`` is counted.
+
+And states without any difference are flipped as well: an operator that pushes along the training
+direction crosses that direction's boundary by construction, and fits to shuffled classes push along
+other directions. So the unsteered held-out pairs are tested too (``apart``): a flip counts only
+between classes that are different. None of this says that a text changes: the teacher-forced
+contrast does.
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ import numpy as np
 
 from cogit.activations import Activations
 from cogit.evaluation.flip import (
+    Apart,
     Boundary,
     FlipRate,
     Share,
@@ -48,7 +55,8 @@ class FlipReport:
     """A fitted operator's rate beside its controls.
 
     kept: held-out states of the target's own class that stay on its side. shuffled, shuffled_kept:
-    over all draws of fits to shuffled classes; shuffled_worst: the one that flips most.
+    over all draws of fits to shuffled classes; shuffled_worst: the one that flips most. apart: are
+    the unsteered held-out pairs told apart along the training direction.
     """
 
     fitted: Share
@@ -57,11 +65,12 @@ class FlipReport:
     shuffled: Share
     shuffled_kept: Share
     shuffled_worst: Share
+    apart: Apart
 
     def to_json(self) -> dict[str, Any]:
         names = (
             *("fitted", "kept", "identity"),
-            *("shuffled", "shuffled_kept", "shuffled_worst"),
+            *("shuffled", "shuffled_kept", "shuffled_worst", "apart"),
         )
         return {name: getattr(self, name).to_json() for name in names}
 
@@ -76,14 +85,24 @@ def flip_report(
     strength: float = 1.0,
     draws: int = 20,
     seed: int = 0,
+    control_strength: float | None = None,
 ) -> FlipReport:
     """Flips of held-out states by an operator, and by fits to shuffled copies of its data.
 
     fit: activations to an operator for ``layer``, the way the operator was fitted. draws: how many
-    shuffled copies; one of them alone says little.
+    shuffled copies; one of them alone says little. control_strength: of the shuffled fits, where an
+    operator has a strength in its matrix that a new fit lacks; else that of the operator.
     """
     shuffled = [(fit(shuffle_classes(training, seed + draw)), None) for draw in range(draws)]
-    return compare_flips((operator, None), shuffled, training, held_out, layer, strength=strength)
+    return compare_flips(
+        (operator, None),
+        shuffled,
+        training,
+        held_out,
+        layer,
+        strength=strength,
+        control_strength=control_strength,
+    )
 
 
 def compare_flips(
@@ -94,23 +113,23 @@ def compare_flips(
     layer: int,
     *,
     strength: float = 1.0,
+    control_strength: float | None = None,
 ) -> FlipReport:
     """Flips of held-out states by an operator, and by controls that were fitted already.
 
     fitted, shuffled: an operator and the one for the way back, or None, where that is the operator
-    at the negative strength.
+    at the negative strength. control_strength: of the controls, ``strength`` unless given.
     """
     boundary = Boundary.between(*training.at(layer))
     positive, negative = held_out.at(layer)
 
-    def rate(ways: TwoWays) -> FlipRate:
+    def rate(ways: TwoWays, at: float) -> FlipRate:
         operator, back = ways
-        return held_out_flip_rate(
-            operator, positive, negative, boundary, strength=strength, reverse=back
-        )
+        return held_out_flip_rate(operator, positive, negative, boundary, strength=at, reverse=back)
 
-    found = rate(fitted)
-    controls = [rate(ways) for ways in shuffled]
+    found = rate(fitted, strength)
+    control = strength if control_strength is None else control_strength
+    controls = [rate(ways, control) for ways in shuffled]
     return FlipReport(
         fitted=found.both,
         kept=found.kept,
@@ -118,6 +137,7 @@ def compare_flips(
         shuffled=_pooled([one.both for one in controls]),
         shuffled_kept=_pooled([one.kept for one in controls]),
         shuffled_worst=max((one.both for one in controls), key=lambda one: one.count),
+        apart=Apart.along(boundary, positive, negative),
     )
 
 
@@ -127,12 +147,18 @@ def _pooled(shares: list[Share]) -> Share:
 
 def in_sample(operator: Operator, subspace: Subspace, *, strength: float = 1.0) -> Share:
     """Flips of the states that a subspace was fitted on: an upper bound, where no others are."""
+    positive, negative = states_of(subspace)
+    boundary = Boundary.of_subspace(subspace)
+    return held_out_flip_rate(operator, positive, negative, boundary, strength=strength).both
+
+
+def states_of(subspace: Subspace) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The states (pair, d_model) of both classes that it was fitted on, as far as it holds them."""
     positive, negative = (
         subspace.mean + coordinates @ subspace.basis.T
         for coordinates in (subspace.positive, subspace.negative)
     )
-    boundary = Boundary.of_subspace(subspace)
-    return held_out_flip_rate(operator, positive, negative, boundary, strength=strength).both
+    return positive, negative
 
 
 def split_activations(

@@ -86,6 +86,16 @@ def save(
     artefact.write(folder / CHECKPOINT, KIND, tensors, metadata)
 
 
+def require_none(folder: Path) -> None:
+    """FileExistsError where a folder holds a checkpoint, which a new run would overwrite."""
+    file = folder / CHECKPOINT
+    if file.exists():
+        message = (
+            f"[refine] expected a folder without a checkpoint, got {file}; resume it or move it"
+        )
+        raise FileExistsError(message)
+
+
 def load(folder: Path, run: str) -> Saved:
     """Read a checkpoint. FileNotFoundError where none is; ArtefactError where it is another's."""
     path = folder / CHECKPOINT

@@ -90,8 +90,11 @@ def refine(
     The result is deterministic for a seed, a machine and a number of threads.
 
     Raises ValueError for other operators or positions, for a loss that is not finite, and where
-    neither the start nor any step is within the budget.
+    neither the start nor any step is within the budget; FileExistsError for a folder that holds a
+    checkpoint already, unless it is resumed.
     """
+    if checkpoint is not None and not resume:
+        refine_state.require_none(checkpoint)
     run = _Run(backend, start, data, settings or RefineSettings(), checkpoint, on_step)
     if resume:
         if checkpoint is None:
