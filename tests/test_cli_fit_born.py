@@ -127,7 +127,7 @@ def test_a_resumed_training_ends_as_one_without_a_break(
     whole = fit(capfd, tmp_path / "a.safetensors", *arguments, "--epochs", "20")
     kept = [*arguments, "--checkpoint", str(tmp_path / "run")]
     fit(capfd, tmp_path / "b.safetensors", *kept, "--epochs", "10")
-    again = fit(capfd, tmp_path / "b.safetensors", *kept, "--epochs", "20", "--resume")
+    again = fit(capfd, tmp_path / "b.safetensors", *kept, "--epochs", "20", "--resume", "--force")
     assert again["content_hash"] == whole["content_hash"]
     assert again["flips"] == whole["flips"]
     assert main(["fit", "--out", str(tmp_path / "c"), *SHORT, *kept]) == 2
