@@ -44,6 +44,7 @@ LEVELS = [
         "latest",
         "projection",
         "separation",
+        "pair_groups",
     },
     {
         "kernels",
