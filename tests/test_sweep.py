@@ -370,6 +370,7 @@ def test_any_source_of_states_will_do() -> None:
     class Lazy:
         layers = (0,)
         identity = planted().identity
+        hook_point = planted().hook_point
 
         def at(self, layer: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             return planted().at(layer)

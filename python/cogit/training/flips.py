@@ -32,6 +32,7 @@ from cogit.evaluation.flip import (
     split_rows,
 )
 from cogit.operators import Operator
+from cogit.pair_groups import count_groups, group_pairs
 from cogit.subspace import Subspace
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class FlipReport:
     """A fitted operator's rate beside its controls.
 
     kept: held-out states of the target's own class that stay on its side. shuffled, shuffled_kept:
-    over all draws of fits to shuffled classes; shuffled_worst: the one that flips most.
+    over all draws of fits to shuffled classes; shuffled_worst: the one that flips most. n_groups:
+    of held-out pairs that share no text; the intervals are for that many independent pairs.
     """
 
     fitted: Share
@@ -57,13 +59,15 @@ class FlipReport:
     shuffled: Share
     shuffled_kept: Share
     shuffled_worst: Share
+    n_groups: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         names = (
             *("fitted", "kept", "identity"),
             *("shuffled", "shuffled_kept", "shuffled_worst"),
         )
-        return {name: getattr(self, name).to_json() for name in names}
+        shares = {name: getattr(self, name).to_json() for name in names}
+        return shares | {"held_out_groups": self.n_groups}
 
 
 def flip_report(
@@ -109,15 +113,22 @@ def compare_flips(
             operator, positive, negative, boundary, strength=strength, reverse=back
         )
 
+    groups = groups_of(held_out)
+    n_groups = count_groups(groups)
     found = rate(fitted)
     controls = [rate(ways) for ways in shuffled]
+
+    def judged(share: Share) -> Share:
+        return replace(share, independent=n_groups / len(groups))
+
     return FlipReport(
-        fitted=found.both,
-        kept=found.kept,
-        identity=found.before,
-        shuffled=_pooled([one.both for one in controls]),
-        shuffled_kept=_pooled([one.kept for one in controls]),
-        shuffled_worst=max((one.both for one in controls), key=lambda one: one.count),
+        fitted=judged(found.both),
+        kept=judged(found.kept),
+        identity=judged(found.before),
+        shuffled=judged(_pooled([one.both for one in controls])),
+        shuffled_kept=judged(_pooled([one.kept for one in controls])),
+        shuffled_worst=judged(max((one.both for one in controls), key=lambda one: one.count)),
+        n_groups=n_groups,
     )
 
 
@@ -138,7 +149,11 @@ def in_sample(operator: Operator, subspace: Subspace, *, strength: float = 1.0) 
 def split_activations(
     activations: Activations, seed: int, *, held_out: float = 0.25
 ) -> tuple[Activations, Activations]:
-    """Training and held-out pairs, drawn by seed; ValueError where either part is too small."""
+    """Training and held-out pairs, drawn by seed; no text is in both.
+
+    Pairs that share a text go to one part (``group_pairs``). ValueError where either part has too
+    few groups of pairs.
+    """
     n_pairs = activations.positive.shape[1]
     n_held_out = round(held_out * n_pairs)
     if n_held_out < _MIN_HELD_OUT or n_pairs - n_held_out < _MIN_FIT:
@@ -147,8 +162,24 @@ def split_activations(
             f"{n_pairs} pairs and a held-out share of {held_out:g}; record more pairs"
         )
         raise ValueError(message)
-    fit, unseen = split_rows(n_pairs, held_out=held_out, seed=seed)
+    groups = groups_of(activations)
+    n_groups = count_groups(groups)
+    if n_groups >= 2:
+        fit, unseen = split_rows(n_pairs, held_out=held_out, seed=seed, groups=groups)
+        parts = count_groups(groups[fit]), count_groups(groups[unseen])
+    if n_groups < 2 or parts[0] < _MIN_FIT or parts[1] < _MIN_HELD_OUT:
+        message = (
+            f"[split] expected at least {_MIN_FIT} groups of pairs that share no text to fit and "
+            f"{_MIN_HELD_OUT} held out, got {n_groups} groups in {n_pairs} pairs and a held-out "
+            f"share of {held_out:g}; record pairs of other texts"
+        )
+        raise ValueError(message)
     return take(activations, fit), take(activations, unseen)
+
+
+def groups_of(activations: Activations) -> NDArray[np.int64]:
+    """The group (pair,) of each pair; pairs in one group share a text (``group_pairs``)."""
+    return group_pairs(activations.at(layer) for layer in activations.layers)
 
 
 def take(activations: Activations, rows: NDArray[np.integer[Any]]) -> Activations:
@@ -161,9 +192,13 @@ def take(activations: Activations, rows: NDArray[np.integer[Any]]) -> Activation
 
 
 def shuffle_classes(activations: Activations, seed: int) -> Activations:
-    """The classes exchanged within half of the pairs, drawn by seed: no class is left to learn."""
-    n_pairs = activations.positive.shape[1]
-    swapped = np.random.default_rng(seed).permutation(n_pairs) < n_pairs // 2
+    """The classes exchanged within half of the pairs, drawn by seed: no class is left to learn.
+
+    Pairs that share a text are exchanged together, half of the groups.
+    """
+    groups = groups_of(activations)
+    n_groups = count_groups(groups)
+    swapped = (np.random.default_rng(seed).permutation(n_groups) < n_groups // 2)[groups]
     positive, negative = activations.positive, activations.negative
     return replace(
         activations,
