@@ -215,7 +215,9 @@ def test_an_ablation_of_the_whole_space_is_refused(width: int) -> None:
 @pytest.mark.parametrize("exponent", [-1.0, -2.0])
 def test_a_nearly_singular_map_has_no_negative_power(width: int, exponent: float) -> None:
     """A clamp's M is singular but for its float32 rounding, which no solver notices."""
-    clamp = replace(Unitary.example(width, 1), angle=90.0, restore=False)
+    basis = np.eye(width)[:, :2]
+    quarter = np.array([[0.0, -1.0], [1.0, 0.0]], complex)
+    clamp = Unitary(np.zeros(width), basis, quarter, 1.0)
     joined = Additive.example(width, 1) @ clamp
     with pytest.raises(ValueError, match="expected an invertible map"):
         joined.power(exponent)
