@@ -164,7 +164,7 @@ def test_a_split_keeps_groups_together() -> None:
         assert 4 <= len(held) <= 8
     big = np.array([0] * 9 + [1] * 11)
     assert len(split_rows(20, held_out=0.1, seed=0, groups=big)[1]) == 9
-    with pytest.raises(ValueError, match="at least 2 groups .* got 1 in 4 rows"):
+    with pytest.raises(ValueError, match=r"at least 2 groups .* got 1 in 4 rows"):
         split_rows(4, groups=np.zeros(4, np.int64))
     with pytest.raises(ValueError, match="a group number for each of 4 rows"):
         split_rows(4, groups=np.arange(3))

@@ -276,14 +276,14 @@ def test_a_difference_is_found_through_shared_texts() -> None:
 def test_too_few_groups_are_refused_by_number() -> None:
     """40 pairs on four negatives are four independent contrasts, whose swaps prove nothing."""
     states = sharing(gaussian(0, (3.0, 3.0), n=40), 10)
-    with pytest.raises(ValueError, match="7 to 2000 groups of pairs .* got 4 in 40 pairs"):
+    with pytest.raises(ValueError, match=r"7 to 2000 groups of pairs .* got 4 in 40 pairs"):
         sweep_layers(states, permutations=200, folds=4)
     with pytest.raises(ValueError, match="folds <= 4 groups"):
         sweep_layers(states, permutations=200)
 
 
 def test_pairs_without_shared_texts_are_swept_as_before() -> None:
-    """Where every pair is a group, the draws and the sums are those of single pairs, bit for bit."""
+    """Where every pair is a group, the draws and the sums are as for single pairs, bit for bit."""
     states = gaussian(3, (0.5,), n=30)
     sweep = sweep_layers(states, permutations=200, folds=4, repeats=3, seed=7)
     rng = np.random.default_rng(7)

@@ -108,13 +108,8 @@ def sweep_layers(
     n_groups = len(rows_of)
     _check(n_groups, n_pairs, len(blocks), permutations, folds, repeats, alpha)
     rng = np.random.default_rng(seed)
-    signs = np.ones((1 + permutations, n_groups))
-    signs[1:] -= 2.0 * rng.integers(0, 2, (permutations, n_groups))
-    signs = np.take(signs, groups, axis=1)
-    partitions = [
-        [np.concatenate([rows_of[i] for i in fold]) for fold in np.array_split(order, folds)]
-        for order in (rng.permutation(n_groups) for _ in range(repeats))
-    ]
+    signs = _swaps(rng, groups, n_groups, permutations)
+    partitions = [_partition(rng, rows_of, folds) for _ in range(repeats)]
     draws = rng.integers(0, n_groups, (_RESAMPLES, n_groups))
     found = []
     for block in track(blocks, "sweeping", show=show_progress):
@@ -166,6 +161,23 @@ def holm(p_values: Floats) -> Floats:
     return result
 
 
+def _swaps(
+    rng: np.random.Generator, groups: NDArray[np.int64], n_groups: int, permutations: int
+) -> Floats:
+    """Signs (1 + permutations, pair), one a group: row 0 swaps nothing."""
+    signs = np.ones((1 + permutations, n_groups))
+    signs[1:] -= 2.0 * rng.integers(0, 2, (permutations, n_groups))
+    return np.take(signs, groups, axis=1)
+
+
+def _partition(
+    rng: np.random.Generator, rows_of: list[NDArray[np.int64]], folds: int
+) -> list[NDArray[np.int64]]:
+    """The pairs of each fold: whole groups, as many in each."""
+    order = np.array_split(rng.permutation(len(rows_of)), folds)
+    return [np.concatenate([rows_of[i] for i in fold]) for fold in order]
+
+
 def _choose(recorded: Sequence[int], layers: LayerRange | None, n_layers: int) -> tuple[int, ...]:
     wanted = tuple(recorded)
     if layers is not None and layers.blocks is not None:
@@ -198,8 +210,8 @@ def _check(
         raise ValueError(message)
     if not 2 <= folds <= n_groups or repeats < 1:
         message = (
-            f"[sweep] expected 2 <= folds <= {n_groups} {units} and repeats >= 1, got {folds} folds "
-            f"and {repeats} repeats"
+            f"[sweep] expected 2 <= folds <= {n_groups} {units} and repeats >= 1, got {folds} "
+            f"folds and {repeats} repeats"
         )
         raise ValueError(message)
     # All groups swapped is the same data, so that n groups have 2^(n-1) different swaps.
