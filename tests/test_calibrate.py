@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from _planted import PLANTED_LAYER, Run, calibration_set, learned, run
+from cogit.evaluation import measures
 from cogit.evaluation.calibrate import Calibration, Calibrator, Candidate
+from cogit.pairs import ContrastPair
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -186,3 +188,25 @@ def test_the_calibration_split_is_all_that_counts(planted: Run, calibrator: Cali
     # The same texts in the other order: float64 sums.
     expected = -calibrator.contrast(at(planted, 1.0))
     assert other.contrast(at(planted, 1.0)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_prompt_of_a_pair_is_read_and_not_scored(planted: Run) -> None:
+    """A prompt split off the texts leaves what is read as it was; its tokens add no likelihood."""
+    data = calibration_set()
+    pairs = []
+    for pair in data.pairs[:4]:
+        # Only the last word has a class.
+        (head, one), (same, other) = (text.rsplit(" ", 1) for text in pair.texts)
+        assert head == same
+        pairs.append(ContrastPair(f" {one}", f" {other}", head))
+    found = Calibrator(planted.backend, replace(data, pairs=pairs))
+    expected = np.zeros(2)
+    for pair in pairs:
+        start = len(planted.backend.tokenize(pair.prompt))
+        for side, text in enumerate(pair.texts):
+            ids = planted.backend.tokenize(text)
+            (values,) = measures.log_likelihoods(planted.backend, [ids])
+            assert len(ids) > start
+            expected[side] += values[start - 1 :].sum() / len(pairs)
+    # Batches of other lengths round float32 logits otherwise.
+    np.testing.assert_allclose(found._likelihoods(), expected, rtol=1e-5)

@@ -187,3 +187,41 @@ def test_exact_and_drawn_tests_agree() -> None:
         drawn = Apart.along(boundary, padded, np.zeros((14, 1))).p
         # Three standard errors of 9999 draws.
         assert drawn == pytest.approx(exact, abs=0.015)
+
+
+def test_a_split_keeps_groups_together() -> None:
+    """A text of the training part is in no held-out pair; the share is met by whole groups."""
+    groups = np.repeat(np.arange(12), [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3])
+    for seed in range(20):
+        train, held = split_rows(24, held_out=0.25, seed=seed, groups=groups)
+        assert not set(groups[train]) & set(groups[held])
+        assert sorted([*train, *held]) == list(range(24))
+        assert 4 <= len(held) <= 8
+    big = np.array([0] * 9 + [1] * 11)
+    assert len(split_rows(20, held_out=0.1, seed=0, groups=big)[1]) == 9
+    with pytest.raises(ValueError, match=r"at least 2 groups .* got 1 in 4 rows"):
+        split_rows(4, groups=np.zeros(4, np.int64))
+    with pytest.raises(ValueError, match="a group number for each of 4 rows"):
+        split_rows(4, groups=np.arange(3))
+
+
+def test_groups_of_single_rows_change_no_split() -> None:
+    for n, share in ((2, 0.5), (9, 0.25), (40, 0.9)):
+        order = np.random.default_rng(5).permutation(n)
+        n_held = min(max(round(n * share), 1), n - 1)
+        for groups in (None, np.arange(n)):
+            train, held = split_rows(n, held_out=share, seed=5, groups=groups)
+            np.testing.assert_array_equal(held, np.sort(order[:n_held]))
+            np.testing.assert_array_equal(train, np.sort(order[n_held:]))
+
+
+def test_pairs_that_share_a_text_are_swapped_together() -> None:
+    """Ten copies of one pair are one observation, whatever their number."""
+    boundary = Boundary(np.zeros(1), np.ones(1))
+    rows = np.ones((20, 1))
+    groups = np.repeat([0, 1], 10)
+    found = Apart.along(boundary, rows, np.zeros((20, 1)), groups=groups)
+    assert (found.p, found.n_pairs) == (1 / 4, 2)
+    assert not found.can_hold
+    single = Apart.along(boundary, rows[:7], np.zeros((7, 1)), groups=np.arange(7))
+    assert single == Apart.along(boundary, rows[:7], np.zeros((7, 1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -234,3 +235,30 @@ def test_flips_of_a_subspace_are_those_of_its_states() -> None:
     positive, negative = states.at(1)
     whole = held_out_flip_rate(operator, positive, negative, Boundary.of_subspace(subspace))
     assert in_sample(operator, subspace) == whole.both
+
+
+def test_no_text_is_in_both_parts_of_a_split() -> None:
+    """Each negative in two pairs: both go to one part, and the intervals count them once."""
+    states = planted_states(Plant(8, 2.0, 0, n_pairs=40))
+    shared = replace(states, negative=states.negative[:, np.arange(40) // 2 * 2])
+    training, held_out = split_activations(shared, 0)
+    assert held_out.positive.shape[1] == 10
+    kept = [{row.tobytes() for row in part.negative[0]} for part in (training, held_out)]
+    assert not kept[0] & kept[1]
+    assert len(kept[1]) == 5
+    swapped = (shuffle_classes(shared, 1).negative[0] != shared.negative[0]).any(axis=1)
+    np.testing.assert_array_equal(swapped[0::2], swapped[1::2])
+    assert swapped.sum() == 20
+    layer = states.layers[0]
+    still = Additive(np.ones(states.identity.d_model))
+    report = compare_flips((still, None), [(still, None)], training, held_out, layer)
+    assert report.n_groups == report.to_json()["held_out_groups"] == 5
+    assert report.fitted.n == 20
+    assert report.fitted.interval == wilson_interval(report.fitted.rate, 10)
+
+
+def test_too_few_groups_for_a_split_are_refused_by_number() -> None:
+    states = planted_states(Plant(8, 2.0, 0, n_pairs=40))
+    shared = replace(states, negative=states.negative[:, np.arange(40) // 10 * 10])
+    with pytest.raises(ValueError, match="got 4 groups in 40 pairs"):
+        split_activations(shared, 0)

@@ -45,6 +45,7 @@ LEVELS = [
         "latest",
         "projection",
         "separation",
+        "pair_groups",
     },
     {
         "kernels",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,3 +159,78 @@ def test_powers_of_kinds_that_are_no_group(subspace: Subspace) -> None:
     for kind in KINDS:
         with pytest.raises(ValueError, match="expected a finite exponent"):
             registered()[kind].example(4, 0).power(math.nan)
+
+
+# ---- negative powers and inverses where little or nothing is left ----
+
+SMALL = (2, 3, 5)
+
+
+@pytest.mark.parametrize("width", SMALL)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_undone_comes_back_or_is_refused(kind: str, width: int) -> None:
+    """N7: the inverse and the powers -1, -3 and -0.7 give states back, or say that none can."""
+    operator = registered()[kind].example(width, 1)
+    h = 4.0 * rows(9, width).astype(np.float64)
+    reasons: list[str] = []
+    for strength in (0.3, 1.0):
+        there = reference.affine_apply(operator.fold(strength), h)
+        try:
+            inverse = operator.inverse(strength)
+        except ValueError as error:
+            reasons.append(str(error))
+            continue
+        known = inverse.determined(there)
+        assert relative(inverse.apply(there[known]), h[known]) < 1e-9
+    fold = operator.fold(1.0)
+    factors = Factors.of(fold)
+    for exponent in () if fold.restore else (-1.0, -3.0, -0.7):
+        try:
+            back = algebra.power(factors, exponent)
+        except ValueError as error:
+            reasons.append(str(error))
+            continue
+        forth = algebra.power(factors, -exponent)
+        there = forth.linear(h) + forth.constant
+        # Float64 rounding times a condition of at most 10⁴, twice over in the power itself.
+        assert relative(back.linear(there) + back.constant, h) < 1e-7
+    known_reasons = ("[inverse] expected a map with a condition", "[power] expected")
+    assert all(reason.startswith(known_reasons) for reason in reasons)
+
+
+def test_a_fitted_clamp_has_no_negative_power(subspace: Subspace) -> None:
+    """Its M is singular but for float32 rounding: the solver found a map of norm 10⁷."""
+    clamp = Unitary.fit(subspace, angle=90.0)
+    with pytest.raises(ValueError, match="expected an invertible map"):
+        (Additive(np.ones(subspace.mean.size)) @ clamp).power(-1.0)
+
+
+@pytest.mark.parametrize("width", SMALL)
+def test_an_ablation_of_the_whole_space_is_refused(width: int) -> None:
+    """All singular values are rounding: small beside the identity, whatever their quotient."""
+    whole = Ablation(np.eye(width), np.ones(width))
+    with pytest.raises(ValueError, match="expected a map with a condition"):
+        whole.inverse(1.0)
+    tiny = Factors(np.eye(width), np.zeros(width), (1e-8 - 1) * np.eye(width), np.ones(width))
+    assert algebra.condition(tiny) == pytest.approx(1e8)
+    with pytest.raises(ValueError, match="expected an invertible map"):
+        algebra.power(tiny, -1.0)
+    grown = replace(tiny, B=99.0 * np.eye(width))
+    assert algebra.condition(grown) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("width", SMALL)
+@pytest.mark.parametrize("exponent", [-1.0, -2.0])
+def test_a_nearly_singular_map_has_no_negative_power(width: int, exponent: float) -> None:
+    """A clamp's M is singular but for its float32 rounding, which no solver notices."""
+    basis = np.eye(width)[:, :2]
+    quarter = np.array([[0.0, -1.0], [1.0, 0.0]], complex)
+    clamp = Unitary(np.zeros(width), basis, quarter, 1.0)
+    joined = Additive.example(width, 1) @ clamp
+    with pytest.raises(ValueError, match="expected an invertible map"):
+        joined.power(exponent)
+    # Undone once it may be, five times it is not: 0.1⁵ leaves a condition of 10⁵.
+    shrink = Factors(np.eye(width)[:1], np.zeros(1), -0.9 * np.eye(width)[:1], np.zeros(width))
+    algebra.power(shrink, -1.0)
+    with pytest.raises(ValueError, match=r"a condition of 1\.0e\+05"):
+        algebra.power(shrink, -5.0)

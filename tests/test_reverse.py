@@ -15,8 +15,12 @@ import pytest
 from _models import D_MODEL, prompt, steering, tiny_backend, turn
 from _planted import PLAIN, PLANTED_LAYER, learned, planted_backend, recorded, texts
 from cogit.cli.main import main
+from cogit.cli.reverse import _texts
 from cogit.evaluation.reverse import reverse
 from cogit.evaluation.round_trip import UNINFORMATIVE
+from cogit.evaluation.transport import transport
+from cogit.evaluation.undo import by_affine, undo_ratio
+from cogit.gates import Gate
 from cogit.identity import ModelIdentity
 from cogit.intervention import Intervention
 from cogit.operators import (
@@ -25,10 +29,70 @@ from cogit.operators import (
     Commitment,
     Unitary,
 )
+from cogit.pairs import ContrastPair
 from cogit.positions import Positions
 
 if TYPE_CHECKING:
     pass
+
+
+# ---- gates ----
+
+
+def test_a_gate_counts_in_every_figure() -> None:
+    """A token whose gate is closed has no edit: it is not undone, and carried nowhere."""
+    backend = tiny_backend()
+    texts_ = [prompt(8, seed) for seed in range(4)]
+    plain = steering(backend, (1,), turn(restore=False))
+    ids = backend.require_fit(texts_, 0)
+    rows = [states[0] for states in backend.residuals(ids, (1,))]
+    direction = np.random.default_rng(0).standard_normal(D_MODEL)
+    scores = np.concatenate(rows).astype(np.float64) @ direction
+    gate = Gate(direction, np.zeros(D_MODEL), float(np.median(scores)))
+    gated = replace(plain, gates={1: gate})
+    begin = plain.positions.window(len(ids[0]))[0]
+    kept = [states[begin:] for states in rows]
+    is_open = [gate.factors(states, len(states))[begin:] > 0 for states in rows]
+    report = reverse(backend, gated, texts_, draws=2)
+    (layer,) = report.layers
+    assert layer.gate is not None
+    assert layer.gate.n_tokens == sum(map(len, kept))
+    assert layer.gate.n_open == sum(int(x.sum()) for x in is_open)
+    assert 0 < layer.gate.n_open < layer.gate.n_tokens
+    assert layer.gate.n_partly == 0
+    fold, back = (plain.operators[1].fold(s) for s in (1.0, -1.0))
+    alone = undo_ratio(
+        fold,
+        by_affine(back),
+        [states[x] for states, x in zip(kept, is_open, strict=True) if x.any()],
+    )
+    assert layer.opposite.n_counted == alone.n_counted
+    assert layer.opposite.ratio == alone.ratio
+    (ungated,) = reverse(backend, plain, texts_, draws=2).layers
+    assert ungated.gate is None
+    assert layer.opposite.ratio != ungated.opposite.ratio
+    assert layer.own_inverse is not None
+    assert layer.own_inverse.n_counted == layer.gate.n_open
+    assert report.logits.own_inverse_ratio is not None
+    assert report.logits.own_inverse_ratio < 1e-3
+
+    never = replace(gate, threshold=float(scores.max()) + 1)
+    with pytest.raises(ValueError, match="tokens for which the gate at block 1 opens, got none of"):
+        reverse(backend, replace(plain, gates={1: never}), texts_, draws=2)
+    with pytest.raises(ValueError, match="expected an opposite without gates"):
+        reverse(backend, plain, texts_, opposite=gated, draws=2)
+
+
+def test_transport_counts_closed_tokens_as_still() -> None:
+    """An additive vector carries every open token alike: the figure is the open share of it."""
+    push, direction = Additive(np.eye(4)[0]), np.eye(4)[0]
+    states = [np.random.default_rng(0).standard_normal((6, 4))]
+    factors = [np.array([1.0, 0.0, 0.0, 1.0, 0.5, 0.0])]
+    whole = transport(push, states, direction, 1.0)
+    assert whole.mean == pytest.approx(0.5)
+    assert transport(push, states, direction, 1.0, factors=factors).mean == pytest.approx(
+        0.5 * 2.5 / 6
+    )
 
 
 # ---- the whole report ----
@@ -171,6 +235,14 @@ def test_command_prints_json(
     assert set(layer["unitary"]) >= {"unitarity_deviation", "fidelity", "reversibility"}
     assert set(layer["transport"]) == {"mean", "low", "high"}
     assert facts["logits"]["own_inverse_ratio"] < 1e-3
+
+
+def test_texts_of_pairs_carry_their_prompt() -> None:
+    """The model reads the prompt and the continuation, as it did where pairs were recorded."""
+    assert _texts([ContrastPair(" yes", " no", "Is it?"), ContrastPair("a", "b")]) == [
+        *("Is it? yes", "Is it? no"),
+        *("a", "b"),
+    ]
 
 
 def test_command_prints_a_table(

@@ -120,8 +120,14 @@ def biased_separation_statistics(positive: ArrayLike, negative: ArrayLike) -> Se
     return biased_statistics_of(Overlaps.of_states(positive, negative))
 
 
-def statistics_of(overlaps: Overlaps, *, matched: bool = True) -> SeparationStatistics:
-    """``separation_statistics`` from inner products."""
+def statistics_of(
+    overlaps: Overlaps, *, matched: bool = True, groups: NDArray[np.int64] | None = None
+) -> SeparationStatistics:
+    """``separation_statistics`` from inner products.
+
+    groups: (n,) of matched pairs, two at least; states of one group are not compared, as the pairs
+    of ``group_pairs`` repeat a text, whose fidelity to itself is 1.
+    """
     n_plus, n_minus = overlaps.cross.shape
     if matched and n_plus != n_minus:
         message = (
@@ -130,11 +136,12 @@ def statistics_of(overlaps: Overlaps, *, matched: bool = True) -> SeparationStat
         )
         raise ValueError(message)
     cross = _fidelity(overlaps.cross)
+    apart = [_apart(n, groups) for n in (n_plus, n_minus)]
     return _collect(
         overlaps,
-        _off_diagonal(_fidelity(overlaps.positive)),
-        _off_diagonal(_fidelity(overlaps.negative)),
-        _off_diagonal(cross) if matched else cross.ravel(),
+        _fidelity(overlaps.positive)[apart[0]],
+        _fidelity(overlaps.negative)[apart[1]],
+        cross[apart[0]] if matched else cross.ravel(),
     )
 
 
@@ -146,13 +153,19 @@ def biased_statistics_of(overlaps: Overlaps) -> SeparationStatistics:
     return _collect(overlaps, own[0], own[1], _fidelity(overlaps.cross).ravel())
 
 
-def swap_form(overlaps: Overlaps) -> NDArray[np.float64]:
-    """G (n, n), for which the gap of matched pairs with labels s = ±1 is sᵀGs / n(n-1)."""
+def swap_form(
+    overlaps: Overlaps, groups: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.float64], int]:
+    """G (n, n) and m, for which the gap of matched pairs with labels s = ±1 is sᵀGs / m.
+
+    m is n(n-1), less what pairs of one group would add (see ``statistics_of``).
+    """
     within = (_fidelity(overlaps.positive) + _fidelity(overlaps.negative)) / 2
     cross = _fidelity(overlaps.cross)
     form = within - (cross + cross.T) / 2
-    np.fill_diagonal(form, 0.0)
-    return np.asarray(form)
+    apart = _apart(len(form), groups)
+    form[~apart] = 0.0
+    return np.asarray(form), int(apart.sum())
 
 
 def rate_gap(gap: float) -> str:
@@ -209,5 +222,7 @@ def _fidelity(products: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(products.real**2 + products.imag**2, dtype=np.float64)
 
 
-def _off_diagonal(square: NDArray[np.float64]) -> NDArray[np.float64]:
-    return square[~np.eye(len(square), dtype=bool)]
+def _apart(n: int, groups: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+    """(n, n): which states are compared, all but those with themselves or within one group."""
+    numbers = np.arange(n) if groups is None else groups
+    return np.asarray(numbers[:, None] != numbers[None, :])

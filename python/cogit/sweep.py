@@ -21,6 +21,7 @@ import numpy as np
 
 from cogit.hook_points import HookPoint
 from cogit.layers import LayerRange
+from cogit.pair_groups import group_pairs, members
 from cogit.progress import track
 from cogit.separation import Overlaps, biased_statistics_of, statistics_of, swap_form
 from cogit.sweep_result import LayerScore, Sweep
@@ -89,25 +90,29 @@ def sweep_layers(
     Holm, not knowing that neighbouring blocks repeat each other, errs less often. A block that does
     not exist costs more here than one that is missed.
 
-    Pairs are taken as independent of each other; pairs that repeat a text with small changes are
-    less evidence than their number says.
+    Pairs that share a text (see ``group_pairs``) are one group: swapped, held out and resampled
+    together, and not compared with each other in the gap. Groups are taken as independent; texts
+    that repeat each other with small changes are less evidence than their number says.
 
     Raises ValueError for unrecorded blocks, states that are not finite, a pair given twice, and
-    where no result could reach alpha: too few pairs or permutations.
+    where no result could reach alpha: too few groups of pairs, or permutations.
     """
     blocks = _choose(states.layers, layers, states.identity.n_layers)
     n_pairs = len(states.at(blocks[0])[0])
-    _check(n_pairs, len(blocks), permutations, folds, repeats, alpha)
+    _check(n_pairs, n_pairs, len(blocks), permutations, folds, repeats, alpha)
     _require_distinct(*states.at(blocks[-1]))
+    groups = group_pairs(states.at(layer) for layer in states.layers)
+    rows_of = members(groups)
+    n_groups = len(rows_of)
+    _check(n_groups, n_pairs, len(blocks), permutations, folds, repeats, alpha)
     rng = np.random.default_rng(seed)
-    signs = np.ones((1 + permutations, n_pairs))
-    signs[1:] -= 2.0 * rng.integers(0, 2, (permutations, n_pairs))
-    partitions = [np.array_split(rng.permutation(n_pairs), folds) for _ in range(repeats)]
-    draws = rng.integers(0, n_pairs, (_RESAMPLES, n_pairs))
+    signs = _swaps(rng, groups, n_groups, permutations)
+    partitions = [_partition(rng, rows_of, folds) for _ in range(repeats)]
+    draws = rng.integers(0, n_groups, (_RESAMPLES, n_groups))
     found = []
     for block in track(blocks, "sweeping", show=show_progress):
         gram = _gram(block, *states.at(block))
-        found.append(_measure(gram, signs, partitions))
+        found.append(_measure(gram, signs, partitions, groups))
     scores = np.stack([layer.scores for layer in found], axis=1)
     p_values = np.array([_p_value(column) for column in scores.T])
     p_holm = holm(p_values)
@@ -116,7 +121,7 @@ def sweep_layers(
         LayerScore(
             layer=block,
             score=float(layer.scores[0]),
-            interval=_interval(layer.projections, draws),
+            interval=_interval(layer.projections, draws, rows_of),
             null_band=_band(layer.scores[1:]),
             accuracy=float((layer.projections > 0).mean()),
             d_prime=layer.d_prime,
@@ -133,6 +138,7 @@ def sweep_layers(
         layers=rows,
         family_threshold=float(np.quantile(highest, 1 - alpha, method="higher")),
         n_pairs=n_pairs,
+        n_groups=n_groups,
         permutations=permutations,
         folds=folds,
         repeats=repeats,
@@ -153,6 +159,23 @@ def holm(p_values: Floats) -> Floats:
     return result
 
 
+def _swaps(
+    rng: np.random.Generator, groups: NDArray[np.int64], n_groups: int, permutations: int
+) -> Floats:
+    """Signs (1 + permutations, pair), one a group: row 0 swaps nothing."""
+    signs = np.ones((1 + permutations, n_groups))
+    signs[1:] -= 2.0 * rng.integers(0, 2, (permutations, n_groups))
+    return np.take(signs, groups, axis=1)
+
+
+def _partition(
+    rng: np.random.Generator, rows_of: list[NDArray[np.int64]], folds: int
+) -> list[NDArray[np.int64]]:
+    """The pairs of each fold: whole groups, as many in each."""
+    order = np.array_split(rng.permutation(len(rows_of)), folds)
+    return [np.concatenate([rows_of[i] for i in fold]) for fold in order]
+
+
 def _choose(recorded: Sequence[int], layers: LayerRange | None, n_layers: int) -> tuple[int, ...]:
     wanted = tuple(recorded)
     if layers is not None and layers.blocks is not None:
@@ -169,24 +192,33 @@ def _choose(recorded: Sequence[int], layers: LayerRange | None, n_layers: int) -
 
 
 def _check(
-    n_pairs: int, n_layers: int, permutations: int, folds: int, repeats: int, alpha: float
+    n_groups: int,
+    n_pairs: int,
+    n_layers: int,
+    permutations: int,
+    folds: int,
+    repeats: int,
+    alpha: float,
 ) -> None:
     """ValueError for settings under which no block could be found."""
+    units = "pairs" if n_groups == n_pairs else "groups of pairs that share no text"
+    whole = "" if n_groups == n_pairs else f" in {n_pairs} pairs"
     if not 0 < alpha < 1:
         message = f"[sweep] expected 0 < alpha < 1, got {alpha}"
         raise ValueError(message)
-    if not 2 <= folds <= n_pairs or repeats < 1:
+    if not 2 <= folds <= n_groups or repeats < 1:
         message = (
-            f"[sweep] expected 2 <= folds <= {n_pairs} pairs and repeats >= 1, got {folds} folds "
-            f"and {repeats} repeats"
+            f"[sweep] expected 2 <= folds <= {n_groups} {units} and repeats >= 1, got {folds} "
+            f"folds and {repeats} repeats"
         )
         raise ValueError(message)
-    # All pairs swapped is the same data, so that n pairs have 2^(n-1) different swaps.
+    # All groups swapped is the same data, so that n groups have 2^(n-1) different swaps.
     needed = 1 + math.ceil(math.log2(n_layers / alpha))
-    if not needed <= n_pairs <= _MAX_PAIRS:
+    if n_groups < needed or n_pairs > _MAX_PAIRS:
         message = (
-            f"[sweep] expected {needed} to {_MAX_PAIRS} pairs for {n_layers} blocks at level "
-            f"{alpha:g}, got {n_pairs}; record {'more' if n_pairs < needed else 'fewer'} pairs"
+            f"[sweep] expected {needed} to {_MAX_PAIRS} {units} for {n_layers} blocks at level "
+            f"{alpha:g}, got {n_groups}{whole}; record "
+            f"{'more' if n_groups < needed else 'fewer'} {units}"
         )
         raise ValueError(message)
     least = math.ceil(n_layers / alpha)
@@ -224,7 +256,12 @@ def _gram(block: int, positive: NDArray[np.float32], negative: NDArray[np.float3
     return np.asarray(rows @ rows.T)
 
 
-def _measure(gram: Floats, signs: Floats, partitions: list[list[NDArray[np.int64]]]) -> _Layer:
+def _measure(
+    gram: Floats,
+    signs: Floats,
+    partitions: list[list[NDArray[np.int64]]],
+    groups: NDArray[np.int64],
+) -> _Layer:
     n_pairs = signs.shape[1]
     # Inner products of the differences D = P - N with P, N and D.
     with_positive = gram[:n_pairs, :n_pairs] - gram[:n_pairs, n_pairs:]
@@ -232,14 +269,14 @@ def _measure(gram: Floats, signs: Floats, partitions: list[list[NDArray[np.int64
     differences = with_positive - with_negative
     projections = _held_out(signs, differences, partitions)
     overlaps = Overlaps.of_gram(gram)
-    form = swap_form(overlaps)
-    gaps = np.einsum("bi,bi->b", signs @ form, signs) / (n_pairs * (n_pairs - 1))
+    form, compared = swap_form(overlaps, groups)
+    gaps = np.einsum("bi,bi->b", signs @ form, signs) / compared
     return _Layer(
         scores=_effect_size(projections),
         gaps=gaps,
         projections=projections[0],
         d_prime=_unpaired(with_positive, with_negative, partitions),
-        gap=statistics_of(overlaps).separation_gap,
+        gap=statistics_of(overlaps, groups=groups).separation_gap,
         biased_gap=biased_statistics_of(overlaps).separation_gap,
     )
 
@@ -306,9 +343,17 @@ def _p_value(scores: Floats) -> float:
     return float((1 + (scores[1:] >= bound).sum()) / len(scores))
 
 
-def _interval(projections: Floats, draws: NDArray[np.int64]) -> tuple[float, float]:
-    """95 % percentile bootstrap over pairs, the directions as they are."""
-    low, high = np.quantile(_effect_size(projections[draws]), [0.025, 0.975])
+def _interval(
+    projections: Floats, draws: NDArray[np.int64], rows_of: list[NDArray[np.int64]]
+) -> tuple[float, float]:
+    """95 % percentile bootstrap over groups of pairs, the directions as they are."""
+    if len(rows_of) == len(projections):
+        sizes = _effect_size(projections[draws])
+    else:
+        # Groups differ in size, so that draws differ in pairs.
+        picked = (np.concatenate([rows_of[i] for i in draw]) for draw in draws)
+        sizes = np.array([float(_effect_size(projections[rows])) for rows in picked])
+    low, high = np.quantile(sizes, [0.025, 0.975])
     return float(low), float(high)
 
 

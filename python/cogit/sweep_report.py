@@ -34,7 +34,7 @@ def to_markdown(sweep: Sweep, plot: str | None = "sweep.png") -> str:
     lines = [HEADER, tuple("---" for _ in HEADER), *rows_of(sweep)]
     table = ["| " + " | ".join(cells) + " |" for cells in lines]
     notes = [
-        f"{sweep.n_pairs} pairs, {sweep.permutations} permutations, {sweep.folds} folds drawn "
+        f"{sweep.units}, {sweep.permutations} permutations, {sweep.folds} folds drawn "
         f"{sweep.repeats} times, seed {sweep.seed}, level {sweep.alpha:g}, states at "
         f"{sweep.hook_point}.",
         "d_z is the paired effect size of held-out projections on the mean difference, d' the same "

@@ -30,7 +30,7 @@ class LayerScore:
     """One block's figures.
 
     score: paired effect size d_z of the held-out projections; interval: its 95 % bootstrap interval
-    over pairs; null_band: the central 90 % of scores with swapped labels.
+    over groups of pairs; null_band: the central 90 % of scores with swapped labels.
     accuracy: share of held-out pairs whose positive text lies further along the direction; chance
     is one half. d_prime: the classes' distance over their spread, held-out, as single states.
     p_value: of this score by swapped labels; p_family: by the maximum over blocks; p_holm: Holm's.
@@ -77,7 +77,8 @@ class LayerScore:
 class Sweep:
     """All blocks of one sweep, and what they were found with (see ``sweep_layers``).
 
-    hook_point: where in the blocks the states were read.
+    hook_point: where in the blocks the states were read. n_groups: of pairs that share no text with
+    another group, the unit of all inference; None in a sweep of before groups were told apart.
 
     family_threshold: the score that the best of all blocks exceeds with probability alpha where
     the classes do not differ.
@@ -93,6 +94,7 @@ class Sweep:
     alpha: float
     identity: ModelIdentity
     hook_point: str = HookPoint.RESID_POST.value
+    n_groups: int | None = None
 
     @property
     def best(self) -> LayerScore:
@@ -114,6 +116,13 @@ class Sweep:
         """``effect`` or ``no effect``."""
         return "effect" if self.p_value <= self.alpha else "no effect"
 
+    @property
+    def units(self) -> str:
+        """How many pairs there are, and in how many groups where some share a text."""
+        if self.n_groups in (None, self.n_pairs):
+            return f"{self.n_pairs} pairs"
+        return f"{self.n_pairs} pairs in {self.n_groups} groups that share no text"
+
     def describe(self) -> str:
         """The verdict in one line."""
         best = self.best
@@ -125,6 +134,8 @@ class Sweep:
             f"{100 * best.accuracy:.0f} % of held-out pairs right, p = {self.p_value:.2g} (Holm), "
             f"{self.p_family:.2g} (maximum)"
         )
+        if self.n_groups not in (None, self.n_pairs):
+            found += f"; {self.units}"
         if self.verdict == "effect":
             return f"effect: the classes differ most at {found}"
         return f"no effect: no block differs beyond what swapped labels give; highest at {found}"
@@ -142,6 +153,7 @@ class Sweep:
             "layers": [layer.to_json() for layer in self.layers],
             "family_threshold": self.family_threshold,
             "pairs": self.n_pairs,
+            "groups": self.n_groups,
             "permutations": self.permutations,
             "folds": self.folds,
             "repeats": self.repeats,
@@ -166,6 +178,7 @@ class Sweep:
                 layers=tuple(LayerScore.from_json(row) for row in rows),
                 family_threshold=entry(data, "family_threshold", float),
                 n_pairs=entry(data, "pairs", int),
+                n_groups=None if data.get("groups") is None else entry(data, "groups", int),
                 permutations=entry(data, "permutations", int),
                 folds=entry(data, "folds", int),
                 repeats=entry(data, "repeats", int),

@@ -112,7 +112,7 @@ def command(
 
 
 def _texts(contrast: Sequence[ContrastPair] | None) -> list[str]:
-    return [text for pair in contrast or () for text in (pair.positive, pair.negative)]
+    return [text for pair in contrast or () for text in pair.texts]
 
 
 def _print(report: ReverseReport) -> None:
@@ -124,6 +124,13 @@ def _print(report: ReverseReport) -> None:
 
 def _print_layer(layer: LayerReversal) -> None:
     print(f"block {layer.layer}, {layer.operator}")
+    if layer.gate is not None:
+        gate = layer.gate
+        partly = f", {gate.n_partly} of them in part" if gate.n_partly else ""
+        print(
+            f"  {'gate':<28}open for {gate.n_open} of {gate.n_tokens} steered tokens{partly}; "
+            f"{gate.gate}"
+        )
     if layer.own_inverse is not None:
         extra = f", condition {layer.condition:.3g}"
         print(f"  {'own inverse':<28}{_undo(layer.own_inverse)}{extra}")

@@ -71,8 +71,13 @@ class Calibrator:
         """Budgets: the largest perplexity ratio of generated text, and KL (nats per token)."""
         self._backend, self._data = backend, data
         self._perplexity_budget, self._kl_budget = perplexity_budget, kl_budget
-        self._positive = [backend.tokenize(pair.positive) for pair in data.pairs]
-        self._negative = [backend.tokenize(pair.negative) for pair in data.pairs]
+        self._texts = [backend.tokenize(text) for pair in data.pairs for text in pair.texts]
+        self._starts = [
+            _continuation(backend, pair.prompt, ids)
+            for pair, ids in zip(
+                (pair for pair in data.pairs for _ in pair.texts), self._texts, strict=True
+            )
+        ]
         self._neutral = [backend.tokenize(text) for text in data.neutral]
         self._plain = self._likelihoods()
         self._plain_neutral = backend.logits(self._neutral)
@@ -145,9 +150,22 @@ class Calibrator:
         }
 
     def _likelihoods(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """Mean log-likelihood per text of the positive and the negative texts. (2,)"""
-        both = [
-            np.mean([v.sum() for v in measures.log_likelihoods(self._backend, texts)])
-            for texts in (self._positive, self._negative)
-        ]
-        return np.array(both, dtype=np.float64)
+        """Mean log-likelihood per text of the positive and the negative texts. (2,)
+
+        That of the continuation given the prompt, where a pair has one.
+        """
+        values = measures.log_likelihoods(self._backend, self._texts)
+        sums = [v[start - 1 :].sum() for v, start in zip(values, self._starts, strict=True)]
+        return np.asarray(np.reshape(sums, (-1, 2)).mean(axis=0), dtype=np.float64)
+
+
+def _continuation(backend: Backend, prompt: str, ids: Sequence[int]) -> int:
+    """The first token of the continuation, 1 at least: nothing predicts the first token.
+
+    A token that spans the seam belongs to the continuation.
+    """
+    if not prompt:
+        return 1
+    before = backend.tokenize(prompt)
+    same = next((i for i, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), None)
+    return max(1, min(len(before), len(ids)) if same is None else same)

@@ -17,6 +17,7 @@ import numpy as np
 
 from cogit.intervals import wilson_interval
 from cogit.operators.base import Operator
+from cogit.pair_groups import members
 from cogit.reference import affine_apply
 
 if TYPE_CHECKING:
@@ -75,10 +76,15 @@ class Boundary:
 
 @dataclass(frozen=True)
 class Share:
-    """``count`` of ``n``, with Wilson's score interval at 95 %."""
+    """``count`` of ``n``, with Wilson's score interval at 95 %.
+
+    independent: the part of the n that is independent evidence, for the interval: groups of pairs
+    that share no text, by pairs.
+    """
 
     count: int
     n: int
+    independent: float = 1.0
 
     @classmethod
     def of(cls, hits: NDArray[np.bool_]) -> Share:
@@ -90,7 +96,7 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson_interval(self.rate, self.n)
+        return wilson_interval(self.rate, max(1, round(self.n * self.independent)))
 
     @property
     def low(self) -> float:
@@ -109,7 +115,8 @@ class Apart:
     """Are two classes told apart along a direction, before any operator?
 
     p: one-sided, of the mean difference within ``n_pairs`` pairs when the classes are swapped
-    within pairs at random, which nothing that is the same for both classes can pass.
+    within pairs at random, which nothing that is the same for both classes can pass. Pairs that
+    share a text count as one.
     """
 
     p: float
@@ -117,17 +124,26 @@ class Apart:
 
     @classmethod
     def along(
-        cls, boundary: Boundary, positive: ArrayLike, negative: ArrayLike, *, seed: int = 0
+        cls,
+        boundary: Boundary,
+        positive: ArrayLike,
+        negative: ArrayLike,
+        *,
+        seed: int = 0,
+        groups: NDArray[np.int64] | None = None,
     ) -> Apart:
         """Of held-out pairs (n, d_model), rows matched; the boundary is from training states alone.
 
         Exact up to 13 pairs, else of 9999 draws by seed (permutation test of pairs: Fisher 1935).
+        groups: (n,) of pairs that share a text, which are swapped together and count as one.
         """
         plus, minus = (_rows(name, x) for name, x in _named(positive, negative))
         if plus.shape != minus.shape:
             message = f"[flip] expected matched pairs, got {plus.shape} and {minus.shape}"
             raise ValueError(message)
         differences = (plus - minus) @ boundary.direction
+        if groups is not None:
+            differences = np.bincount(np.unique(groups, return_inverse=True)[1], differences)
         n_pairs, exact = len(differences), len(differences) <= _MOST_EXACT
         if exact:
             bits = np.arange(2**n_pairs)[:, None] >> np.arange(n_pairs) & 1
@@ -220,12 +236,14 @@ def held_out_flip_rate(
 
 
 def split_rows(
-    n: int, *, held_out: float = 0.5, seed: int = 0
+    n: int, *, held_out: float = 0.5, seed: int = 0, groups: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Row numbers of training and of held-out pairs, drawn at random, each sorted.
 
-    held_out: the share held out, rounded, at least one row on either side. ValueError if n < 2 or
-    the share is not between 0 and 1.
+    held_out: the share held out, rounded, at least one row on either side. groups: (n,) numbers of
+    rows that stay together, as ``group_pairs`` gives them; the share is then met as nearly as whole
+    groups allow, in the order drawn. ValueError if n < 2, the share is not between 0 and 1, the
+    numbers are not of n rows, or there is but one group.
     """
     if n < 2 or not 0 < held_out < 1:
         message = (
@@ -233,8 +251,27 @@ def split_rows(
         )
         raise ValueError(message)
     n_held = min(max(round(n * held_out), 1), n - 1)
-    order = np.random.default_rng(seed).permutation(n)
-    return np.sort(order[n_held:]), np.sort(order[:n_held])
+    if groups is not None and groups.shape != (n,):
+        message = f"[flip] expected a group number for each of {n} rows, got {groups.shape}"
+        raise ValueError(message)
+    parts = members(np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1])
+    if len(parts) < 2:
+        message = (
+            f"[flip] expected at least 2 groups of rows that share no text, got {len(parts)} in "
+            f"{n} rows"
+        )
+        raise ValueError(message)
+    held: list[int] = []
+    total = 0
+    for number in np.random.default_rng(seed).permutation(len(parts)):
+        nearer = abs(total + len(parts[number]) - n_held) <= abs(total - n_held)
+        if nearer and len(held) < len(parts) - 1:
+            held.append(int(number))
+            total += len(parts[number])
+    if not held:  # every group is more than twice what is to be held out
+        held.append(min(range(len(parts)), key=lambda i: len(parts[i])))
+    unseen = np.sort(np.concatenate([parts[number] for number in held]))
+    return np.setdiff1d(np.arange(n), unseen), unseen
 
 
 def _moved(

@@ -24,10 +24,52 @@ if TYPE_CHECKING:
 
     from cogit.activations import Activations
     from cogit.backends.base import Backend
+    from cogit.gates import Gate
 
     Rows = NDArray[np.floating[Any]]
 
 _CHUNK = 8
+
+
+@dataclass(frozen=True)
+class GateOpening:
+    """For how many of the steered tokens a block's gate opened, by the unsteered states.
+
+    n_partly: of the open ones, those with a factor below 1.
+    """
+
+    gate: str
+    n_tokens: int
+    n_open: int
+    n_partly: int
+
+
+@dataclass(frozen=True)
+class _States:
+    """Of one block. rows: (token, d_model) of each text. factors: (token,) of each, or no gate."""
+
+    rows: list[Rows]
+    factors: list[NDArray[np.float64]] | None
+
+    @property
+    def edited(self) -> Rows:
+        """The rows of all texts that get any of the edit."""
+        rows = np.concatenate(self.rows)
+        return rows if self.factors is None else rows[np.concatenate(self.factors) > 0]
+
+    def opening(self, layer: int, gate: Gate | None) -> GateOpening | None:
+        if self.factors is None or gate is None:
+            return None
+        factors = np.concatenate(self.factors)
+        n_open = int((factors > 0).sum())
+        if n_open == 0:
+            message = (
+                f"[reverse] expected tokens for which the gate at block {layer} opens, got none of "
+                f"{factors.size} ({gate.describe()}); give texts that it is meant for"
+            )
+            raise ValueError(message)
+        partly = int(((factors > 0) & (factors < 1)).sum())
+        return GateOpening(gate.describe(), factors.size, n_open, partly)
 
 
 @dataclass(frozen=True)
@@ -38,7 +80,8 @@ class LayerReversal:
     strength (the adjoint of a unitary), or by the other intervention where one is given. identity:
     an edit of nothing, below every floor. shuffled: compared with another token's state. random:
     operators of the same family, taken back by their opposite strength, in the same subspace and
-    in random ones. transport: None without contrast pairs.
+    in random ones. transport: None without contrast pairs. gate: None where the block has none; a
+    token for which it is closed has no edit, to undo or to be carried by.
     """
 
     layer: int
@@ -54,6 +97,7 @@ class LayerReversal:
     unitary: UnitaryFacts | None
     transport: Interval | None
     transport_random: Draws | None
+    gate: GateOpening | None = None
 
 
 @dataclass(frozen=True)
@@ -83,8 +127,12 @@ def reverse(
     same blocks; its own opposite strength by default. activations: contrast pairs' states, for the
     transport and the pairs' fidelity. draws: random operators of each kind of control.
 
-    Raises ValueError for strength 0, no draws, no texts, texts without a steered token, gates, or
-    an opposite on other blocks; InterventionError for a model of another shape.
+    Gates are read off the unsteered states too, a text being all prompt; their factors multiply the
+    edit and, in one, its undoing: an opposite acts under the gates of the first.
+
+    Raises ValueError for strength 0, no draws, no texts, texts without a steered token, a gate that
+    opens for none, or an opposite on other blocks or with gates of its own; InterventionError for a
+    model of another shape.
     """
     _check(intervention, opposite, texts, draws)
     intervention.identity.require_same_shape(backend.identity)
@@ -108,14 +156,13 @@ def _check(
     if intervention.changes_nothing():
         message = f"[reverse] expected an edit to undo, got {intervention.describe()}"
         raise ValueError(message)
-    for one in filter(None, (intervention, opposite)):
-        if one.gates:
-            message = (
-                f"[reverse] expected interventions without gates, got one gated at "
-                f"{describe_blocks(one.gates)}: the figures are of every token; measure the file "
-                f"that was gated, or take the gates off (ungated())"
-            )
-            raise ValueError(message)
+    if opposite is not None and opposite.gates:
+        message = (
+            f"[reverse] expected an opposite without gates, got one gated at "
+            f"{describe_blocks(opposite.gates)}: it acts under the gates of the first; take its "
+            f"own off (ungated())"
+        )
+        raise ValueError(message)
     if not texts or draws < 1:
         message = f"[reverse] expected texts and draws, got {len(texts)} and {draws}"
         raise ValueError(message)
@@ -132,9 +179,12 @@ def _states(
     ids: Sequence[Sequence[int]],
     *,
     show_progress: bool,
-) -> dict[int, list[Rows]]:
-    """Unsteered states of the steered tokens, (token, d_model) of each text, by block."""
-    found: dict[int, list[Rows]] = {layer: [] for layer in intervention.layers}
+) -> dict[int, _States]:
+    """Unsteered states of the steered tokens, and what the gates make of them, by block."""
+    found = {
+        layer: _States([], [] if layer in intervention.gates else None)
+        for layer in intervention.layers
+    }
     starts = range(0, len(ids), _CHUNK)
     for start in track(starts, "reading states", show=show_progress):
         chunk = ids[start : start + _CHUNK]
@@ -142,9 +192,13 @@ def _states(
             begin, end = intervention.positions.window(len(one))
             kept = rows[:, begin:end]
             if kept.shape[1]:
-                for layer, values in zip(intervention.layers, kept, strict=True):
-                    found[layer].append(values)
-    if not found[intervention.layers[0]]:
+                for layer, values, whole in zip(intervention.layers, kept, rows, strict=True):
+                    state = found[layer]
+                    state.rows.append(values)
+                    if state.factors is not None:
+                        factors = intervention.gates[layer].factors(whole, len(one))
+                        state.factors.append(factors[begin:end])
+    if not found[intervention.layers[0]].rows:
         message = (
             f"[reverse] expected texts with a steered token, got none at positions "
             f"{intervention.positions}; give longer texts"
@@ -157,7 +211,7 @@ def _layer(
     layer: int,
     intervention: Intervention,
     other: Intervention | None,
-    states: list[Rows],
+    found: _States,
     activations: Activations | None,
     draws: int,
     seed: int,
@@ -166,45 +220,48 @@ def _layer(
     forward = operator.fold(strength)
     against = operator if other is None else other.operators[layer]
     strengths = (strength, -strength if other is None else other.strength)
+    opening = found.opening(layer, intervention.gates.get(layer))
+    states, factors = found.rows, found.factors
     back = by_affine(against.fold(strengths[1]))
-    own, refused, condition = _own_inverse(operator, strength, states)
-    rows = np.concatenate(states)
-    trip = round_trip(operator, against, rows, strengths)
+    own, refused, condition = _own_inverse(operator, strength, found)
+    trip = round_trip(operator, against, found.edited, strengths)
     pairs = None
     if activations is not None and layer in activations.layers:
         pairs = activations.at(layer)
     still = Affine.zero(operator.d_model)
-    moved, moved_random = _transport(operator, states, pairs, strength, draws, seed)
+    moved, moved_random = _transport(operator, found, pairs, strength, draws, seed)
     return LayerReversal(
         layer=layer,
         operator=operator.kind,
-        opposite=undo_ratio(forward, back, states),
+        opposite=undo_ratio(forward, back, states, factors=factors),
         own_inverse=own,
         own_inverse_refused=refused,
         condition=condition,
-        identity=undo_ratio(still, by_affine(still), states),
-        shuffled=undo_ratio(forward, back, states, shuffle=seed),
-        random=_random_undo(operator, strength, states, draws, seed),
+        identity=undo_ratio(still, by_affine(still), states, factors=factors),
+        shuffled=undo_ratio(forward, back, states, shuffle=seed, factors=factors),
+        random=_random_undo(operator, strength, found, draws, seed),
         round_trip=trip,
         unitary=unitary_facts(operator, against, strengths, trip.mean, pairs),
         transport=moved,
         transport_random=moved_random,
+        gate=opening,
     )
 
 
 def _own_inverse(
-    operator: Operator, strength: float, states: list[Rows]
+    operator: Operator, strength: float, states: _States
 ) -> tuple[Undo | None, str, float | None]:
     try:
         inverse = operator.inverse(strength)
     except ValueError as error:
         return None, str(error), None
-    found = undo_ratio(operator.fold(strength), by_inverse(inverse), states)
+    fold = operator.fold(strength)
+    found = undo_ratio(fold, by_inverse(inverse), states.rows, factors=states.factors)
     return found, "", inverse.condition
 
 
 def _random_undo(
-    operator: Operator, strength: float, states: list[Rows], draws: int, seed: int
+    operator: Operator, strength: float, states: _States, draws: int, seed: int
 ) -> dict[str, Draws]:
     found: dict[str, Draws] = {}
     for space in ("subspace", "space"):
@@ -212,7 +269,8 @@ def _random_undo(
         for number in range(draws):
             control = operator.randomised(seed + number, space)
             back = by_affine(control.fold(-strength))
-            undone.append(undo_ratio(control.fold(strength), back, states))
+            fold = control.fold(strength)
+            undone.append(undo_ratio(fold, back, states.rows, factors=states.factors))
         ratios = [one.ratio.mean for one in undone if one.ratio is not None]
         found[space] = Draws.of(ratios, draws, float(np.mean([one.edit for one in undone])))
     return found
@@ -220,7 +278,7 @@ def _random_undo(
 
 def _transport(
     operator: Operator,
-    states: list[Rows],
+    states: _States,
     pairs: tuple[Rows, Rows] | None,
     strength: float,
     draws: int,
@@ -236,6 +294,8 @@ def _transport(
         raise ValueError(message)
     u, half = difference / length, length / 2
     controls = [operator.randomised(seed + number, "subspace") for number in range(draws)]
-    values = [transport(one, states, u, half, strength=strength).mean for one in controls]
-    own = transport(operator, states, u, half, strength=strength)
-    return own, Draws.of(values, draws)
+
+    def carried(one: Operator) -> Interval:
+        return transport(one, states.rows, u, half, strength=strength, factors=states.factors)
+
+    return carried(operator), Draws.of([carried(one).mean for one in controls], draws)

@@ -81,12 +81,19 @@ def by_inverse(inverse: Inverse) -> Back:
 
 
 def undo_ratio(
-    forward: Affine, back: Back, states: Sequence[Rows], *, shuffle: int | None = None
+    forward: Affine,
+    back: Back,
+    states: Sequence[Rows],
+    *,
+    shuffle: int | None = None,
+    factors: Sequence[NDArray[np.float64]] | None = None,
 ) -> Undo:
     """How much of an edit is left after taking it back. states: (token, d_model) for each prompt.
 
     The edit itself is made in float32 and the rest in float64. shuffle: a seed; what comes back is
-    then compared with another token's state, a control that undoes nothing.
+    then compared with another token's state, a control that undoes nothing. factors: (token,) of
+    each prompt, what a gate multiplies the edit by, and with it what undoing leaves, as in a model
+    where both are one operator; a token of factor 0 has no edit.
     """
     edits, rests, sizes, known = [], [], [], []
     for number, rows in enumerate(states):
@@ -96,8 +103,9 @@ def undo_ratio(
         aim = before
         if shuffle is not None:
             aim = np.roll(before, 1 + (shuffle + number) % max(1, len(before) - 1), axis=0)
-        edits.append(np.linalg.norm(there - before, axis=1))
-        rests.append(np.linalg.norm(after - aim, axis=1))
+        factor = 1.0 if factors is None else factors[number]
+        edits.append(factor * np.linalg.norm(there - before, axis=1))
+        rests.append(factor * np.linalg.norm(after - aim, axis=1))
         sizes.append(np.linalg.norm(before, axis=1))
         known.append(reached)
     return _summarised(edits, rests, sizes, known)

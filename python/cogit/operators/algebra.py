@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Eigenvalues this close to the closed negative axis, relative to the largest, have no real power.
 _NEGATIVE = 1e-9
+# A float32 state (6e-8) inverted at this condition keeps three digits.
+MAX_CONDITION = 1e4
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,18 @@ def compose(outer: Factors, inner: Factors) -> Factors:
 
 
 def condition(factors: Factors) -> float:
-    """Condition number of M in the 2-norm: 1/cos θ of a plane rotation by θ, infinite at 90°."""
+    """Condition of undoing M: max(1, largest) / smallest singular value.
+
+    1/cos θ of a plane rotation by θ, infinite at 90°. The 1 is the identity's, the scale of the
+    states before: M = 1e-8 I has a condition number of 1 and yet leaves nothing of a float32 state
+    beside the constant part.
+    """
     rank, d_model = factors.A.shape
     if rank == 0:
         return 1.0
     if 2 * rank >= d_model:
         sizes = np.linalg.svd(factors.linear(np.eye(d_model)), compute_uv=False)
-        largest, smallest = float(sizes[0]), float(sizes[-1])
+        largest, smallest = max(1.0, float(sizes[0])), float(sizes[-1])
     else:
         # Outside the span of A and B the map is the identity, with singular values of 1.
         span = np.linalg.qr(np.concatenate([factors.A, factors.B]).T)[0]
@@ -121,10 +128,13 @@ def power(factors: Factors, exponent: float) -> Factors:
     2008). Whole powers exist for every T, negative ones where it is invertible.
 
     Raises ValueError where an eigenvalue of T is zero or negative and t is not a whole number: no
-    real power exists, or none is the principal one; and where a negative power meets a singular T.
+    real power exists, or none is the principal one; and for a negative t where the condition of T
+    or of T^-t exceeds 10⁴, the limit of ``Operator.inverse``.
     """
     from scipy.linalg import fractional_matrix_power
 
+    if exponent < 0:
+        _require_invertible(factors, exponent)
     rank = len(factors.A)
     small = np.zeros((rank + 1, rank + 1))
     small[:rank, :rank] = factors.B @ factors.A.T
@@ -133,14 +143,7 @@ def power(factors: Factors, exponent: float) -> Factors:
     eye = np.eye(rank + 1)
     block = np.block([[eye + small, eye], [np.zeros_like(eye), eye]])
     if float(exponent).is_integer():
-        try:
-            corner = np.linalg.matrix_power(block, int(exponent))[: rank + 1, rank + 1 :]
-        except np.linalg.LinAlgError as error:
-            message = (
-                f"[power] expected an invertible map for the exponent {exponent:g}, got a singular "
-                f"one; use a positive exponent"
-            )
-            raise ValueError(message) from error
+        corner = np.linalg.matrix_power(block, int(exponent))[: rank + 1, rank + 1 :]
     else:
         _require_real_power(eye + small, exponent)
         corner = np.real(fractional_matrix_power(block, exponent))[: rank + 1, rank + 1 :]
@@ -151,6 +154,20 @@ def power(factors: Factors, exponent: float) -> Factors:
         B=inner[:, :rank] @ factors.B + np.outer(inner[:, rank], factors.c),
         c=outer[:rank] @ factors.B + outer[rank] * factors.c,
     )
+
+
+def _require_invertible(factors: Factors, exponent: float) -> None:
+    """Of T and of T^-t: a map that can be undone once need not be so five times."""
+    found = condition(factors)
+    if found <= MAX_CONDITION:
+        found = max(found, condition(power(factors, -exponent)))
+    if not found <= MAX_CONDITION:
+        message = (
+            f"[power] expected an invertible map for the exponent {exponent:g}, got a condition of "
+            f"{found:.1e}, above {MAX_CONDITION:g}; lower the angle or the strength, or use a "
+            f"positive exponent"
+        )
+        raise ValueError(message)
 
 
 def _require_real_power(small: Array, exponent: float) -> None:

@@ -14,23 +14,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cogit.operators import algebra
-from cogit.operators.algebra import Factors
+from cogit.operators.algebra import MAX_CONDITION, Factors
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from cogit.affine import Affine
 
-# A float32 state (6e-8) inverted at this condition keeps three digits.
-MAX_CONDITION = 1e4
-
 
 @dataclass(frozen=True)
 class Inverse:
     """Undoes an affine, row by row.
 
-    forward: what is undone. name: what to call it in errors. condition: of the linear part; the
-    relative error of a state grows by about this factor (1/cos θ for a plane rotation by θ).
+    forward: what is undone. name: what to call it in errors. condition: of the linear part, beside
+    the identity (``algebra.condition``); the relative error of a state grows by about this factor
+    (1/cos θ for a plane rotation by θ).
 
     Raises ValueError where the condition exceeds 10⁴: a rotation by 90° is a clamp and a full
     ablation a projection; neither keeps a record of what was there.

@@ -39,6 +39,7 @@ from cogit.evaluation.flip import (
     split_rows,
 )
 from cogit.operators import Operator
+from cogit.pair_groups import count_groups, group_pairs
 from cogit.subspace import Subspace
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class FlipReport:
 
     kept: held-out states of the target's own class that stay on its side. shuffled, shuffled_kept:
     over all draws of fits to shuffled classes; shuffled_worst: the one that flips most. apart: are
-    the unsteered held-out pairs told apart along the training direction.
+    the unsteered held-out pairs told apart along the training direction. n_groups: of held-out
+    pairs that share no text; the intervals are for that many independent pairs.
     """
 
     fitted: Share
@@ -66,13 +68,15 @@ class FlipReport:
     shuffled_kept: Share
     shuffled_worst: Share
     apart: Apart
+    n_groups: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         names = (
             *("fitted", "kept", "identity"),
             *("shuffled", "shuffled_kept", "shuffled_worst", "apart"),
         )
-        return {name: getattr(self, name).to_json() for name in names}
+        shares = {name: getattr(self, name).to_json() for name in names}
+        return shares | {"held_out_groups": self.n_groups}
 
 
 def flip_report(
@@ -127,17 +131,24 @@ def compare_flips(
         operator, back = ways
         return held_out_flip_rate(operator, positive, negative, boundary, strength=at, reverse=back)
 
+    groups = groups_of(held_out)
+    n_groups = count_groups(groups)
     found = rate(fitted, strength)
     control = strength if control_strength is None else control_strength
     controls = [rate(ways, control) for ways in shuffled]
+
+    def judged(share: Share) -> Share:
+        return replace(share, independent=n_groups / len(groups))
+
     return FlipReport(
-        fitted=found.both,
-        kept=found.kept,
-        identity=found.before,
-        shuffled=_pooled([one.both for one in controls]),
-        shuffled_kept=_pooled([one.kept for one in controls]),
-        shuffled_worst=max((one.both for one in controls), key=lambda one: one.count),
-        apart=Apart.along(boundary, positive, negative),
+        fitted=judged(found.both),
+        kept=judged(found.kept),
+        identity=judged(found.before),
+        shuffled=judged(_pooled([one.both for one in controls])),
+        shuffled_kept=judged(_pooled([one.kept for one in controls])),
+        shuffled_worst=judged(max((one.both for one in controls), key=lambda one: one.count)),
+        apart=Apart.along(boundary, positive, negative, groups=groups),
+        n_groups=n_groups,
     )
 
 
@@ -164,7 +175,11 @@ def states_of(subspace: Subspace) -> tuple[NDArray[np.float64], NDArray[np.float
 def split_activations(
     activations: Activations, seed: int, *, held_out: float = 0.25
 ) -> tuple[Activations, Activations]:
-    """Training and held-out pairs, drawn by seed; ValueError where either part is too small."""
+    """Training and held-out pairs, drawn by seed; no text is in both.
+
+    Pairs that share a text go to one part (``group_pairs``). ValueError where either part has too
+    few groups of pairs.
+    """
     n_pairs = activations.positive.shape[1]
     n_held_out = round(held_out * n_pairs)
     if n_held_out < _MIN_HELD_OUT or n_pairs - n_held_out < _MIN_FIT:
@@ -173,8 +188,24 @@ def split_activations(
             f"{n_pairs} pairs and a held-out share of {held_out:g}; record more pairs"
         )
         raise ValueError(message)
-    fit, unseen = split_rows(n_pairs, held_out=held_out, seed=seed)
+    groups = groups_of(activations)
+    n_groups = count_groups(groups)
+    if n_groups >= 2:
+        fit, unseen = split_rows(n_pairs, held_out=held_out, seed=seed, groups=groups)
+        parts = count_groups(groups[fit]), count_groups(groups[unseen])
+    if n_groups < 2 or parts[0] < _MIN_FIT or parts[1] < _MIN_HELD_OUT:
+        message = (
+            f"[split] expected at least {_MIN_FIT} groups of pairs that share no text to fit and "
+            f"{_MIN_HELD_OUT} held out, got {n_groups} groups in {n_pairs} pairs and a held-out "
+            f"share of {held_out:g}; record pairs of other texts"
+        )
+        raise ValueError(message)
     return take(activations, fit), take(activations, unseen)
+
+
+def groups_of(activations: Activations) -> NDArray[np.int64]:
+    """The group (pair,) of each pair; pairs in one group share a text (``group_pairs``)."""
+    return group_pairs(activations.at(layer) for layer in activations.layers)
 
 
 def take(activations: Activations, rows: NDArray[np.integer[Any]]) -> Activations:
@@ -187,9 +218,13 @@ def take(activations: Activations, rows: NDArray[np.integer[Any]]) -> Activation
 
 
 def shuffle_classes(activations: Activations, seed: int) -> Activations:
-    """The classes exchanged within half of the pairs, drawn by seed: no class is left to learn."""
-    n_pairs = activations.positive.shape[1]
-    swapped = np.random.default_rng(seed).permutation(n_pairs) < n_pairs // 2
+    """The classes exchanged within half of the pairs, drawn by seed: no class is left to learn.
+
+    Pairs that share a text are exchanged together, half of the groups.
+    """
+    groups = groups_of(activations)
+    n_groups = count_groups(groups)
+    swapped = (np.random.default_rng(seed).permutation(n_groups) < n_groups // 2)[groups]
     positive, negative = activations.positive, activations.negative
     return replace(
         activations,
