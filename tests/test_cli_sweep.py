@@ -103,7 +103,8 @@ def test_table_ends_with_the_verdict_and_what_it_does_not_say(
     arguments = ["--layers", "0-3", "--permutations", "100", "--plot", str(plot)]
     assert main(["sweep", "--activations", str(recorded), *arguments]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert len(lines) == 1 + 3 + 2
+    assert len(lines) == 1 + 3 + 3
+    assert lines[-3] == "states at resid_post"
     assert lines[-2].startswith("no effect: no block differs")
     assert lines[-1] == CAUTION
     assert plot.read_bytes().startswith(b"\x89PNG")

@@ -123,7 +123,8 @@ def test_gap_is_zero_on_average_over_all_swaps() -> None:
     """Exactly, whatever the states are: the diagonal of the form is left out."""
     plus, minus = classes(0, 8.0, n=6, width=4, imaginary=True)
     overlaps = Overlaps.of_states(plus, minus)
-    form, gaps = swap_form(overlaps), []
+    (form, comparisons), gaps = swap_form(overlaps), []
+    assert comparisons == 30
     for signs in product((1, -1), repeat=6):
         kept = (np.array(signs) > 0)[:, None]
         swapped = np.where(kept, plus, minus), np.where(kept, minus, plus)

@@ -143,16 +143,19 @@ class Apart:
             raise ValueError(message)
         differences = (plus - minus) @ boundary.direction
         if groups is not None:
-            differences = np.bincount(np.unique(groups, return_inverse=True)[1], differences)
+            numbers = np.unique(groups, return_inverse=True)[1]
+            sums = np.zeros(numbers.max() + 1)
+            np.add.at(sums, numbers, differences)
+            differences = sums
         n_pairs, exact = len(differences), len(differences) <= _MOST_EXACT
         if exact:
             bits = np.arange(2**n_pairs)[:, None] >> np.arange(n_pairs) & 1
         else:
             bits = np.random.default_rng(seed).integers(0, 2, (_DRAWS, n_pairs))
-        sums = (1 - 2 * bits) @ differences
+        swapped = (1 - 2 * bits) @ differences
         # The sum as it is is among the exact ones; rounding may not push it below itself.
-        reached = int((sums >= differences.sum() - 1e-12 * np.abs(differences).sum()).sum())
-        p = reached / len(sums) if exact else (reached + 1) / (_DRAWS + 1)
+        reached = int((swapped >= differences.sum() - 1e-12 * np.abs(differences).sum()).sum())
+        p = reached / len(swapped) if exact else (reached + 1) / (_DRAWS + 1)
         return cls(p, n_pairs)
 
     @property
