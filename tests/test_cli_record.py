@@ -204,7 +204,7 @@ def tokenizer_and_model() -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("select", ["tail-4", "all"])
 def test_peak_memory_at_half_a_billion_parameters(select: str) -> None:
-    """Acceptance 8: 50 + 50 texts of 41..100 tokens, all 24 layers, within 200 MB above the model.
+    """50 + 50 texts of 41..100 tokens, all 24 layers, within 200 MB above the model.
 
     Logits of these texts alone would be 4.3 GB.
     """

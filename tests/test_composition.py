@@ -41,7 +41,7 @@ def subspace() -> Subspace:
 @pytest.mark.parametrize("outer", KINDS)
 @pytest.mark.parametrize("inner", KINDS)
 def test_composition_is_one_after_the_other(inner: str, outer: str, strength: float) -> None:
-    """N7, acceptance 3: a @ b equals b, then a, to 1e-5 in float32; else it is refused by name."""
+    """N7: a @ b equals b, then a, to 1e-5 in float32; else it is refused by name."""
     b, a = registered()[inner].example(D_MODEL, 1), registered()[outer].example(D_MODEL, 2)
     folds = [b.fold(strength), a.fold(strength)]
     restores = [fold.restore for fold in folds]

@@ -80,7 +80,7 @@ def stock_logits(backend: LlamaCppBackend, file: Path, scale: float = 1.0) -> ND
 def test_export_runs_in_stock_llama_cpp(
     backend: LlamaCppBackend, blocks: tuple[int, ...], strength: float, tmp_path: Path
 ) -> None:
-    """Acceptance 6, first half: identical to the last bit, as both add the same float32s."""
+    """Identical to the last bit, as both add the same float32s."""
     made = additive(*blocks, strength=strength)
     file = export_control_vector(made, tmp_path / "v.gguf")
     plain = backend.logits([IDS])[0]

@@ -10,6 +10,7 @@ import pytest
 
 from _planted import PLANTED_LAYER, planted_backend
 from _planted import pairs as planted_pairs
+from _planted_layers import layered_states, planted_layer
 from _plants import PLANTS, Plant, planted_states
 from cogit.activations import Activations, record
 from cogit.autofit import Recipe
@@ -51,7 +52,7 @@ def judged(
     )
 
 
-# ---- acceptance ----
+# ---- what fits reach and shuffled fits do not ----
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda p: f"d{p.d_model}-sep{p.separation}")
@@ -79,6 +80,15 @@ def test_fitted_unitary_flips_held_out_states_of_a_planted_transformer() -> None
     states = record(backend, planted_pairs(48, 5, n_plain=4, n_class=2), show_progress=False)
     report = judged(states, PLANTED_LAYER, UNITARY)
     assert report.fitted.rate >= 0.9
+    assert report.shuffled.rate <= 0.3
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_fitted_unitary_flips_held_out_states_of_ten_planted_transformers(seed: int) -> None:
+    """Q13: recorded through ten random transformers, each with its plant at a block of its own."""
+    report = judged(layered_states(seed, planted=True), planted_layer(seed), UNITARY, seed)
+    assert report.fitted.rate >= 0.9
+    assert report.kept.rate >= 0.9
     assert report.shuffled.rate <= 0.3
 
 

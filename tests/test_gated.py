@@ -29,7 +29,7 @@ from cogit.sampling import SamplingOptions
 def test_a_closed_gate_is_bit_identical_to_the_unsteered_model(
     dtype: torch.dtype, width: float, scope: str
 ) -> None:
-    """N11, acceptance 5: logits and generated tokens, in batches with padding."""
+    """N11: logits and generated tokens, in batches with padding."""
     backend = tiny_backend(dtype=dtype)
     sequences = [tokens(4 + 3 * i, i) for i in range(4)]
     logits, ids = backend.logits(sequences), generated(backend)

@@ -68,7 +68,7 @@ def result(name: str) -> ArmResult:
 
 @pytest.mark.parametrize("name", FITS)
 def test_gated_effect_at_half_the_neutral_divergence(name: str) -> None:
-    """N11, acceptance 5, on prompts, contexts and neutral texts that no fit has seen."""
+    """N11, on prompts, contexts and neutral texts that no fit has seen."""
     assert ungated().lift.low > 20  # percentage points: there is an effect to keep
     assert ungated().neutral_kl > 0.1  # nats per token: and a cost to save
     assert result(name).lift.mean >= 0.9 * ungated().lift.mean

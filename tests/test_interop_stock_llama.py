@@ -33,7 +33,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("blocks", [(1,), (3,), (1, 2, 3)], ids=str)
 def test_export_runs_in_another_libllama(blocks: tuple[int, ...], tmp_path: Path) -> None:
-    """Acceptance 6, first half, with llama.cpp as others build it."""
+    """With llama.cpp as others build it."""
     model = TinyLlama().write(tmp_path / "tiny.gguf")
     rng = np.random.default_rng(5)
     ids = rng.integers(0, N_VOCAB, 33).tolist()

@@ -77,7 +77,7 @@ def test_the_inverse_is_an_operator_unless_norms_are_restored(kind: str, strengt
 def test_round_trip_in_float32_up_to_75_degrees(
     subspace: Subspace, angle: float, restore: bool, direction: float
 ) -> None:
-    """N7, acceptance 3: 1e-5 per token, steered by the compiled kernel in float32."""
+    """N7: 1e-5 per token, steered by the compiled kernel in float32."""
     operator = Unitary.fit(subspace, angle=angle, restore=restore)
     h = rows(200, subspace.mean.size, 3) * np.float32(3)
     there = kernels.affine_apply_numpy(operator.fold(direction), h)
@@ -94,7 +94,7 @@ def test_round_trip_in_float32_up_to_75_degrees(
 
 @pytest.mark.parametrize("restore", [False, True])
 def test_a_clamp_has_no_inverse(subspace: Subspace, restore: bool) -> None:
-    """N7, acceptance 3: at 90°, at 60° with strength 1.5, and a full ablation or edit."""
+    """N7: at 90°, at 60° with strength 1.5, and a full ablation or edit."""
     clamp = Unitary.fit(subspace, angle=90.0, restore=restore)
     third = Unitary.fit(subspace, angle=60.0, restore=restore)
     for operator, strength in (

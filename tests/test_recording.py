@@ -302,7 +302,7 @@ def counted(backend: TransformersBackend, monkeypatch: pytest.MonkeyPatch) -> li
 def test_resuming_gives_the_same_bits(
     backend: TransformersBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, select: str
 ) -> None:
-    """Acceptance 8: an interruption loses at most one shard."""
+    """An interruption loses at most one shard."""
     options: dict[str, Any] = {"select": select, "rows_per_shard": 2}
     store_of(backend, tmp_path / "whole", **options)
     with monkeypatch.context() as patch:
@@ -323,7 +323,7 @@ def test_resuming_gives_the_same_bits(
 
 
 def test_killing_the_process_loses_one_shard_at_most(tmp_path: Path) -> None:
-    """Acceptance 8: SIGKILL in the middle, resumed in another process."""
+    """SIGKILL in the middle, resumed in another process."""
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"

@@ -21,7 +21,7 @@ def swept(seed: int, *, planted: bool) -> Sweep:
 
 
 def test_sweep_finds_the_planted_layer_in_nine_of_ten() -> None:
-    """Second acceptance item: within one block of the plant, with a verdict of effect."""
+    """Within one block of the plant, with a verdict of effect."""
     results = [swept(seed, planted=True) for seed in PLANTED]
     near = [
         abs(sweep.best.layer - planted_layer(seed)) <= 1
@@ -34,7 +34,7 @@ def test_sweep_finds_the_planted_layer_in_nine_of_ten() -> None:
 
 
 def test_sweep_reports_no_effect_on_unplanted_data_in_95_percent_of_40_seeds() -> None:
-    """Second acceptance item.
+    """Few false positives, on seeds that nothing was chosen by.
 
     A test of exactly 5 % passes 38 of 40 in two of three tries only. The reported p-value is
     Holm's, which errs below 5 % because neighbouring blocks repeat each other; its observed rate is
