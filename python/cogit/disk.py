@@ -25,8 +25,8 @@ def require_disk(
 ) -> None:
     """OSError where a disk has too little room for what will be written to its folders.
 
-    needs: folders, which need not exist yet, and bytes; those on one disk count together. None is an
-    unknown size, for ``reason``: that is said aloud, and room for SPARE bytes is asked for.
+    needs: folders, which need not exist yet, and bytes; those on one disk count together. None is
+    an unknown size, for ``reason``: that is said aloud, and room for SPARE bytes is asked for.
     """
     disks: dict[int, tuple[Path, int]] = {}
     for folder, size in needs:
