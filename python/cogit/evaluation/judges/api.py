@@ -120,23 +120,26 @@ class ApiJudge:
     def _ask(self, text: str, index: int) -> float:
         where = f"sample {index}"
         content = self.client.ask(self._instructions, f"<text>\n{text}\n</text>", where)
-        return _number(content, where)
+        value = _number(content)
+        if value is None:
+            shown = self.client.excerpt(content)
+            message = f"[{_WHERE}] expected a number in [-1, 1] for {where}, got {shown!r}"
+            raise ValueError(message)
+        return value
 
 
-def _number(content: str, where: str) -> float:
-    """The one JSON number in [-1, 1] that an answer must be; ValueError otherwise."""
+def _number(content: str) -> float | None:
+    """The one JSON number in [-1, 1] that an answer must be, else None."""
     answer = content.strip()
-    value: object = None
     # A longer text is no number, and one of many digits is slow to read.
-    if len(answer) <= _LONGEST_NUMBER:
-        try:
-            value = json.loads(answer)
-        except (ValueError, RecursionError):
-            value = None
+    if len(answer) > _LONGEST_NUMBER:
+        return None
+    try:
+        value = json.loads(answer)
+    except (ValueError, RecursionError):
+        return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
-        shown = answer[:60]
-        message = f"[{_WHERE}] expected a number in [-1, 1] for {where}, got {shown!r}"
-        raise ValueError(message)
+        return None
     return float(value)
 
 

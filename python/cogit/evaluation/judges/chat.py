@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 T = TypeVar("T")
@@ -83,13 +83,13 @@ class ChatClient:
             self._count(where)
             reply = self._send(request, where)
             if reply is not None and reply.status == 200:
-                return _content(reply.body, where)
+                return self._content(reply.body, where)
             if reply is not None and reply.status != 429 and not 500 <= reply.status <= 599:
-                self._refuse(f"an answer for {where}", self._status(reply))
+                raise self._failure(f"an answer for {where}", self._status(reply))
             if attempt + 1 < self._attempts:
                 self._sleep(_wait(attempt, reply))
         last = "no reply in time" if reply is None else self._status(reply)
-        self._refuse(f"an answer for {where} in {self._attempts} attempts", last)
+        raise self._failure(f"an answer for {where} in {self._attempts} attempts", last)
 
     def _request(self, instructions: str, text: str) -> urllib.request.Request:
         body = {
@@ -134,7 +134,7 @@ class ChatClient:
             reason: object = error.reason
         except (http.client.HTTPException, OSError, ValueError) as error:
             reason = f"{type(error).__name__} {error}"
-        self._refuse(f"a reply for {where}", str(reason))
+        raise self._failure(f"a reply for {where}", str(reason))
 
     def _exchange(self, request: urllib.request.Request) -> _Reply:
         try:
@@ -143,24 +143,49 @@ class ChatClient:
             response = error
         with response:
             body = response.read(MAX_REPLY + 1)
-            if self._key:
-                # An endpoint that echoes what it was sent must not put the key into messages.
-                body = body.replace(self._key.encode(), b"***")
             return _Reply(int(response.status), response.headers.get("Retry-After"), body)
 
     def _status(self, reply: _Reply) -> str:
         if 300 <= reply.status <= 399:
             return f"status {reply.status}, a redirect; give the address that it points to"
-        return f"status {reply.status}: {reply.body[: 8 * _EXCERPT].decode(errors='replace')}"
+        return f"status {reply.status}: {_shown(reply.body)}"
 
-    def _refuse(self, expected: str, got: str) -> NoReturn:
-        message = f"[{_WHERE}] expected {expected} from {self.url}, got {_one_line(got)}"
-        raise OSError(message)
+    def _content(self, body: bytes, where: str) -> str:
+        if len(body) > MAX_REPLY:
+            message = (
+                f"[{_WHERE}] expected a reply of at most {MAX_REPLY} bytes for {where}, got more"
+            )
+            raise ValueError(message)
+        try:
+            content = json.loads(body.decode())["choices"][0]["message"]["content"]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            got = self.excerpt(_shown(body))
+            message = f"[{_WHERE}] expected a chat completion for {where}, got {got!r}"
+            raise ValueError(message) from error
+        if not isinstance(content, str):
+            kind = type(content).__name__
+            message = f"[{_WHERE}] expected a text as the answer for {where}, got {kind}"
+            raise ValueError(message)
+        return content
+
+    def _failure(self, expected: str, got: str) -> OSError:
+        return OSError(f"[{_WHERE}] expected {expected} from {self.url}, got {self.excerpt(got)}")
+
+    def excerpt(self, text: str) -> str:
+        """A short line of what an endpoint sent, for messages; one that echoes the key hides it."""
+        if self._key:
+            text = text.replace(self._key, "***")
+        shown = "".join(c if c.isprintable() else " " for c in text)
+        return " ".join(shown.split())[:_EXCERPT]
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         """None: the redirect becomes an error."""
+
+
+def _shown(body: bytes) -> str:
+    return body[: 8 * _EXCERPT].decode(errors="replace")
 
 
 def _within(seconds: float, work: Callable[[], T]) -> T:
@@ -197,23 +222,6 @@ def _wait(attempt: int, reply: _Reply | None) -> float:
     return min(MAX_WAIT, seconds) * random.uniform(1.0, 1.5)
 
 
-def _content(body: bytes, where: str) -> str:
-    if len(body) > MAX_REPLY:
-        message = f"[{_WHERE}] expected a reply of at most {MAX_REPLY} bytes for {where}, got more"
-        raise ValueError(message)
-    try:
-        content = json.loads(body.decode())["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        got = _one_line(body[: 8 * _EXCERPT].decode(errors="replace"))
-        message = f"[{_WHERE}] expected a chat completion for {where}, got {got!r}"
-        raise ValueError(message) from error
-    if not isinstance(content, str):
-        kind = type(content).__name__
-        message = f"[{_WHERE}] expected a text as the answer for {where}, got {kind}"
-        raise ValueError(message)
-    return content
-
-
 def _checked_url(url: str) -> str:
     try:
         parts = urlsplit(url)
@@ -243,8 +251,3 @@ def _checked_url(url: str) -> str:
 
 def _is_token(key: str) -> bool:
     return bool(key) and key.isascii() and key.isprintable() and " " not in key
-
-
-def _one_line(text: str) -> str:
-    shown = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(shown.split())[:_EXCERPT]
