@@ -85,11 +85,12 @@ class ChatClient:
             if reply is not None and reply.status == 200:
                 return self._content(reply.body, where)
             if reply is not None and reply.status != 429 and not 500 <= reply.status <= 599:
-                raise self._failure(f"an answer for {where}", self._status(reply))
+                raise self._failure(where, self._status(reply))
             if attempt + 1 < self._attempts:
                 self._sleep(_wait(attempt, reply))
         last = "no reply in time" if reply is None else self._status(reply)
-        raise self._failure(f"an answer for {where} in {self._attempts} attempts", last)
+        attempts = f"{where} in {self._attempts} attempts"
+        raise self._failure(attempts, last)
 
     def _request(self, instructions: str, text: str) -> urllib.request.Request:
         body = {
@@ -134,7 +135,7 @@ class ChatClient:
             reason: object = error.reason
         except (http.client.HTTPException, OSError, ValueError) as error:
             reason = f"{type(error).__name__} {error}"
-        raise self._failure(f"a reply for {where}", str(reason))
+        raise self._failure(where, str(reason))
 
     def _exchange(self, request: urllib.request.Request) -> _Reply:
         try:
@@ -168,8 +169,9 @@ class ChatClient:
             raise ValueError(message)
         return content
 
-    def _failure(self, expected: str, got: str) -> OSError:
-        return OSError(f"[{_WHERE}] expected {expected} from {self.url}, got {self.excerpt(got)}")
+    def _failure(self, where: str, got: str) -> OSError:
+        shown = self.excerpt(got)
+        return OSError(f"[{_WHERE}] expected an answer for {where} from {self.url}, got {shown}")
 
     def excerpt(self, text: str) -> str:
         """A short line of what an endpoint sent, for messages; one that echoes the key hides it."""
@@ -185,7 +187,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _shown(body: bytes) -> str:
-    return body[: 8 * _EXCERPT].decode(errors="replace")
+    return body.decode(errors="replace")
 
 
 def _within(seconds: float, work: Callable[[], T]) -> T:
