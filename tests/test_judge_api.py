@@ -214,21 +214,21 @@ def test_redirects_are_refused(status: int) -> None:
 
 
 def silent(handler: Handler) -> None:
-    time.sleep(1.5)
+    time.sleep(6)
 
 
 def dripping(handler: Handler) -> None:
     """A byte now and then: no single wait is long, all of them together are."""
     handler.send_response(200)
     handler.end_headers()
-    for _ in range(30):
+    for _ in range(120):
         handler.wfile.write(b" ")
         handler.wfile.flush()
         time.sleep(0.05)
 
 
 def dripping_head(handler: Handler) -> None:
-    for _ in range(30):
+    for _ in range(120):
         handler.wfile.write(b"H")
         handler.wfile.flush()
         time.sleep(0.05)
@@ -240,8 +240,8 @@ def test_slow_endpoints_are_given_up(slow: Answer) -> None:
     with judge_of(slow, timeout=0.2, attempts=2) as (judge, endpoint):
         refused(judge, ["a"], r"for sample 0 in 2 attempts .* no reply in time", OSError)
         assert len(endpoint.seen) == 2
-    # Two times 0.2 s, and much room for a busy machine; one reply alone would take 1.5 s.
-    assert time.monotonic() - began < 1.4
+    # Two times 0.2 s, and much room for a busy machine; one reply alone would take 6 s.
+    assert time.monotonic() - began < 5
 
 
 def test_a_timeout_may_pass() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,7 +123,7 @@ def test_vader_is_undecided_within_its_threshold() -> None:
 
 
 def test_vader_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "vaderSentiment", None)
+    monkeypatch.setitem(sys.modules, "vaderSentiment", None)
     with pytest.raises(BackendMissingError, match=r"^\[judge vader\] expected the package"):
         make_judge("vader")
 
@@ -161,6 +163,19 @@ def test_other_judges_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None
     for kind in ("constant", "vader", "two words", ""):
         with pytest.raises(ValueError, match=r"^\[judge\] expected a new kind"):
             register_judge(kind, maker)
+
+
+def test_light_judges_load_no_framework() -> None:
+    code = (
+        "import sys\n"
+        "from cogit.evaluation.judges import make_judge\n"
+        "make_judge('demo'), make_judge('vader')\n"
+        "print([m for m in ('torch', 'transformers', 'scipy', 'pydantic') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_specs() -> None:
