@@ -153,12 +153,14 @@ def test_bodies_of_another_form_are_refused(name: str) -> None:
 
 
 def test_an_endless_body_is_cut_off() -> None:
+    sent: list[int] = []
+
     def endless(handler: Handler) -> None:
         handler.send_response(200)
         handler.send_header("Connection", "close")
         handler.end_headers()
         for _ in range(1000):
-            handler.wfile.write(b" " * 2**16)
+            sent.append(handler.wfile.write(b" " * 2**16))
 
     with (
         judge_of(endless) as (judge, _),
