@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from cogit.cli import infer_flags as flags
+from cogit.cli import flags, infer_flags
 from cogit.cli.errors import run
 from cogit.cli.loading import MODEL_VARIABLE, BackendChoice, Dtype, Runtime
 
@@ -26,27 +26,27 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 def command(
     backend: flags.Backend = BackendChoice.transformers,
     model: flags.Model = None,
-    prompt: flags.Prompt = None,
-    prompt_file: flags.PromptFile = None,
-    strength: flags.Strength = None,
-    layers: flags.Layers = None,
-    intervention: flags.File = None,
-    commitment: flags.UseCommitment = False,
-    k: flags.K = None,
-    positions: flags.TokenPositions = None,
-    first_token: flags.FirstToken = False,
-    max_tokens: flags.MaxTokens = 25,
-    temperature: flags.Temperature = 0.8,
-    top_k: flags.TopK = 50,
-    top_p: flags.TopP = 1.0,
-    seed: flags.Seed = 0,
+    prompt: infer_flags.Prompt = None,
+    prompt_file: infer_flags.PromptFile = None,
+    strength: infer_flags.Strength = None,
+    layers: infer_flags.Layers = None,
+    intervention: infer_flags.File = None,
+    commitment: infer_flags.UseCommitment = False,
+    k: infer_flags.K = None,
+    positions: infer_flags.TokenPositions = None,
+    first_token: infer_flags.FirstToken = False,
+    max_tokens: infer_flags.MaxTokens = 25,
+    temperature: infer_flags.Temperature = 0.8,
+    top_k: infer_flags.TopK = 50,
+    top_p: infer_flags.TopP = 1.0,
+    seed: infer_flags.Seed = 0,
     device: flags.Device = "auto",
     dtype: flags.Dtype = Dtype.f32,
     threads: flags.Threads = None,
     n_ctx: flags.Context = None,
-    compare: flags.Compare = False,
-    json_output: flags.Json = False,
-    no_verify: flags.NoVerify = False,
+    compare: infer_flags.Compare = False,
+    json_output: infer_flags.Json = False,
+    no_verify: infer_flags.NoVerify = False,
 ) -> None:
     from cogit.cli.infer_run import Request, execute
     from cogit.layers import LayerRange
@@ -65,7 +65,7 @@ def command(
             strength=strength,
             layers=None if layers is None else LayerRange.parse(layers),
             intervention=intervention,
-            k=flags.DEFAULT_K if k is None else k,
+            k=infer_flags.DEFAULT_K if k is None else k,
             positions=None if positions is None else Positions.parse(positions),
             first_token=first_token,
             sampling=SamplingOptions(max_tokens, temperature, top_k, top_p, seed),
