@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,3 +35,8 @@ Context = Annotated[
     int | None, typer.Option("--n-ctx", min=1, help="Context in tokens; llamacpp only.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+# Taken out of the command line before click reads it; this is its help text.
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", is_eager=True, help="TOML file of settings; see cogit config --help."),
+]
