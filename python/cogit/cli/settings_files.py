@@ -7,6 +7,7 @@ that ``COGIT_CONFIG`` names, the file of ``--config``. None is looked for in the
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from dataclasses import dataclass
@@ -19,6 +20,13 @@ from cogit.cli.toml_lines import Keys, key_lines
 CONFIG_VARIABLE = "COGIT_CONFIG"
 PACKAGED = Path(__file__).parent.parent / "data" / "defaults.toml"
 MOST_BYTES = 256 * 1024
+MOST_DEEP = 16
+# tomllib takes a time that grows as the square of a key's parts.
+_DEEP_KEY = re.compile(
+    rf"(?:^|[\[{{,])\s*(?:(?:[A-Za-z0-9_-]+|\"[^\"\n]*\"|'[^'\n]*')\s*\.\s*){{{MOST_DEEP}}}",
+    re.MULTILINE,
+)
+_TOO_DEEP = "tables or arrays nested too deep"
 
 
 @dataclass(frozen=True)
@@ -99,17 +107,30 @@ def read_present(config: Path | None) -> list[SettingsFile]:
 def read(place: Place) -> SettingsFile:
     """Read and parse one file; nothing is checked against the flags here.
 
-    Raises ValueError for what is no plain file (or a link to one), above 256 KiB, not UTF-8 or not
-    TOML; FileNotFoundError; PermissionError.
+    Raises ValueError for what is no plain file (or a link to one), above 256 KiB, not UTF-8, not
+    TOML, nested too deep, or may not be read; FileNotFoundError.
     """
     text = _text(place)
+    if _DEEP_KEY.search(text):
+        raise _refusal(place, _TOO_DEEP)
     try:
         values = tomllib.loads(text)
     except RecursionError:
-        raise _refusal(place, "tables or arrays nested too deep") from None
+        raise _refusal(place, _TOO_DEEP) from None
     except ValueError as error:  # also from numbers with thousands of digits
         raise _refusal(place, _short(str(error))) from None
+    if _is_deep(values):
+        raise _refusal(place, _TOO_DEEP)
     return SettingsFile(place.path, place.origin, text, values)
+
+
+def _is_deep(values: Any) -> bool:
+    level = [values]
+    for _ in range(MOST_DEEP):
+        tables = [one for one in level if isinstance(one, dict)]
+        lists = [one for one in level if isinstance(one, list)]
+        level = [v for one in tables for v in one.values()] + [v for one in lists for v in one]
+    return bool(level)
 
 
 def _text(place: Place) -> str:

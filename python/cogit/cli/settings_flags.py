@@ -116,7 +116,7 @@ class CommandFlags:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Programs:
     """Everything that has flags. apps: typer's, by the path that their commands are below."""
 

@@ -42,6 +42,7 @@ def nearest(name: str, known: Sequence[str]) -> list[str]:
 # ---- the model ----
 
 
+@cache
 def _model(programs: Programs) -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for command in programs.commands.values():
