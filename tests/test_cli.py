@@ -14,7 +14,7 @@ from cogit.cli import infer, main
 from cogit.cli.errors import is_expected, run
 from cogit.errors import ArtefactError, BackendMissingError, InterventionError
 
-HEAVY = ("torch", "transformers", "llama_cpp", "scipy", "matplotlib", "numpy", "pydantic")
+HEAVY = ("torch", "transformers", "llama_cpp", "scipy", "matplotlib", "numpy")
 
 # Frozen: a new or renamed flag is a decision, made here too.
 INFER_FLAGS = {
