@@ -76,7 +76,7 @@ def train(request: Request, states: Activations, blocks: tuple[int, ...]) -> Tra
             settings,
             checkpoint=folder,
             # A later block may not have begun when the first was interrupted.
-            resume=request.resume and folder is not None and folder.exists(),
+            resume=request.resume and folder is not None and any(folder.glob("*/born.safetensors")),
             device=resolve_device(request.runtime.device),
             show=not request.json_output,
         )
