@@ -135,6 +135,7 @@ def test_a_resumed_training_ends_as_one_without_a_break(
     assert "expected a folder without a checkpoint" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_resumed_run_begins_the_blocks_that_had_not_begun(
     states: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
