@@ -127,9 +127,13 @@ def make_gguf(folder: Path, outtype: str = "f32") -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tests share few cores; transformers is imported by those that need it only."""
+def _one_thread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests share few cores and nobody's settings; transformers is imported by those that need it
+    only.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("no-settings")))
+        patch.delenv("COGIT_CONFIG", raising=False)
         patch.setenv("TRANSFORMERS_VERBOSITY", "error")
         patch.setenv("HF_HUB_OFFLINE", "1")
         with contextlib.suppress(ImportError):

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -58,6 +59,8 @@ def test_distribution_holds_what_it_should(installed: set[str]) -> None:
         "cogit/demo/assets/demo-q8_0.gguf",
         "cogit/demo/assets/model/model.safetensors",
         "cogit/demo/assets/model/tokenizer.json",
+        "cogit/data/defaults.toml",
+        "cogit/data/neutral.txt",
     ):
         assert expected in names
     assert any(name.startswith("cogit/_core.") for name in names)
@@ -66,6 +69,80 @@ def test_distribution_holds_what_it_should(installed: set[str]) -> None:
     scripts = {Path(name).name for name in names if name.startswith("../")}
     assert {place for place in places if not place.endswith(".dist-info")} == {"cogit"}
     assert scripts == {"cogit", "cogit-infer"}
+
+
+def package_data() -> set[str]:
+    """The files of the package that come from the checkout as they are."""
+    package = ROOT / "python" / "cogit"
+    return {
+        file.relative_to(ROOT / "python").as_posix()
+        for file in package.rglob("*")
+        if file.is_file()
+        and file.suffix not in (".pyc", ".so")
+        and "_llama" not in file.relative_to(package).parts
+    }
+
+
+def test_installed_files_are_those_of_the_checkout(installed: set[str]) -> None:
+    """P19, P20: every source and data file, byte for byte; nothing stale beside them."""
+    wanted = package_data()
+    assert wanted <= installed
+    for name in wanted:
+        file = Path(str(metadata.distribution("cogit").locate_file(name)))
+        assert file.read_bytes() == (ROOT / "python" / name).read_bytes(), name
+    # pip compiles the sources as it installs; bytecode of a source that is gone would be stale.
+    ours = {n for n in installed if n.startswith("cogit/") and not n.startswith("cogit/_llama/")}
+    for name in ours - wanted:
+        if not name.startswith("cogit/_core."):
+            file = Path(name)
+            source = file.parent.parent / f"{file.name.split('.')[0]}.py"
+            assert file.parent.name == "__pycache__", name
+            assert source.as_posix() in wanted, name
+
+
+def test_installed_settings_load_outside_the_checkout(installed: set[str], tmp_path: Path) -> None:
+    """P19, P20: the packaged defaults and a user's file, from an empty folder."""
+    config = tmp_path / "config" / "cogit" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("[infer]\nmax_tokens = 7\n", encoding="utf-8")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    run = subprocess.run(
+        [Path(sys.executable).with_name("cogit"), "config", "show", "infer", "--json"],
+        cwd=tmp_path,
+        env=environment | {"XDG_CONFIG_HOME": str(tmp_path / "config")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(run.stdout)["commands"]["infer"]
+    assert (found["max_tokens"]["value"], found["max_tokens"]["source"]) == (7, f"{config}:2")
+    source = found["temperature"]["source"].removeprefix("packaged default ")
+    packaged = metadata.distribution("cogit").locate_file("cogit/data/defaults.toml")
+    assert source.rpartition(":")[0] == str(packaged)
+
+
+def test_a_wheel_has_no_bytecode(tmp_path: Path) -> None:
+    """P20: compiled leftovers of a checkout stay out. The parts in C++ are not built here."""
+    pytest.importorskip("scikit_build_core")
+    skipped = shutil.ignore_patterns("*.so", "_llama")
+    shutil.copytree(ROOT / "python", tmp_path / "python", ignore=skipped)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    stale = tmp_path / "python/cogit/__pycache__/gone.cpython-311.pyc"
+    stale.parent.mkdir(exist_ok=True)
+    stale.write_bytes(b"stale")
+    code = (
+        "import sys\n"
+        "from scikit_build_core.build import build_wheel\n"
+        "build_wheel(sys.argv[1], {'wheel.cmake': 'false'})\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "dist")]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        names = set(opened.namelist())
+    assert package_data() <= names
+    assert not [name for name in names if name.endswith(".pyc") or "__pycache__" in name]
 
 
 @pytest.mark.llamacpp

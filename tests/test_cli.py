@@ -21,6 +21,7 @@ INFER_FLAGS = {
     "--backend",
     "--commitment",
     "--compare",
+    "--config",
     "--device",
     "--dtype",
     "--first-token",
@@ -44,6 +45,7 @@ INFER_FLAGS = {
     "--top-p",
 }
 COMMANDS = {
+    "config": {"--help"},  # its commands: test_cli_config.py
     "demo": {"--backend", "--force", "--help", "--json", "--out", "--quick", "--seed", "--threads"},
     "doctor": {"--help", "--json"},
     "fit": {
@@ -231,6 +233,7 @@ def flags_of(command: Any) -> set[str]:
         ("cogit", None),
         ("cogit.cli.main", ["--help"]),
         ("cogit.cli.main", ["--version"]),
+        ("cogit.cli.main", ["config", "show", "--help"]),
         ("cogit.cli.main", ["demo", "--help"]),
         ("cogit.cli.main", ["doctor", "--help"]),
         ("cogit.cli.main", ["fit", "--help"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,22 @@ def test_a_resumed_training_ends_as_one_without_a_break(
     assert again["flips"] == whole["flips"]
     assert main(["fit", "--out", str(tmp_path / "c"), *SHORT, *kept]) == 2
     assert "expected a folder without a checkpoint" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_resumed_run_begins_the_blocks_that_had_not_begun(
+    states: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--activations", str(states), "--layers", "0-2", "--shuffled-fits", "1"]
+    arguments += ["--epochs", "10", "--q", "8"]
+    whole = fit(capfd, tmp_path / "a.safetensors", *arguments)
+    kept = [*arguments, "--checkpoint", str(tmp_path / "run")]
+    fit(capfd, tmp_path / "b.safetensors", *kept)
+    first = tmp_path / "run" / "1" / "negative_to_positive" / "born.safetensors"
+    shutil.rmtree(first.parent.parent)
+    again = fit(capfd, tmp_path / "c.safetensors", *kept, "--resume")
+    assert again["content_hash"] == whole["content_hash"]
+    assert first.exists()
 
 
 def test_a_preset_gives_schedule_and_ratio(

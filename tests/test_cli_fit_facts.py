@@ -71,6 +71,14 @@ def texts(tmp_path: Path) -> list[str]:
         ("--pairs a --method born-adam", "[layers] expected --layer L"),
         ("--pairs a --auto --operator ablation", "two directions with --auto, got ablation"),
         ("--pairs a --layer 1 --refine 2 --checkpoint run", "expected a folder without a checkp"),
+        (
+            "--pairs a --layer 1 --refine 2 --checkpoint none --resume",
+            "[resume] expected a checkpoint in none, got none",
+        ),
+        (
+            "--activations a --method born-adam --checkpoint run --resume",
+            "[resume] expected a checkpoint in run, got none",
+        ),
         ("--pairs a --layer 1 --lambda 0", "finite --lambda that changes something, got 0"),
         ("--pairs a --layer 1 --lambda nan", "finite --lambda that changes something, got nan"),
         ("--pairs a --layer 1 --angle nan", "[fit] expected finite angle and gain"),

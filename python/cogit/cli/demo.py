@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cogit.cli import flags
 from cogit.cli.console import say
 from cogit.cli.outputs import Force, require_writable
 
@@ -35,9 +36,7 @@ def command(
     seed: Annotated[int, typer.Option(help="Seed of prompts, sampling and controls.")] = 0,
     backend: Annotated[Backends, typer.Option(help="Where to run.")] = Backends.both,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer prompts and controls.")] = False,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads.", show_default="the libraries' choice")
-    ] = None,
+    threads: flags.BothThreads = None,
     force: Force = False,
 ) -> None:
     """Steer the shipped demo model and show effect, cost and controls. Needs no network."""

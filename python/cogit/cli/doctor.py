@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 
+from cogit.cli import flags
 from cogit.cli.console import print_json
 
 NAME = "doctor"
@@ -15,7 +15,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def command(
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: flags.Json = False,
 ) -> None:
     """Check the installation. Exits with 1 if a part does not work."""
     from rich.console import Console

@@ -10,38 +10,60 @@ import sys
 from collections.abc import Sequence
 
 import typer
-from typer.main import get_command
 
-from cogit.cli.console import log_lines, quiet_libraries
+from cogit.cli.console import lines_at_once, log_lines, quiet_libraries
+from cogit.cli.settings_flags import Programs
+from cogit.cli.settings_map import Call, prepare
+from cogit.cli.usage import USAGE_ERROR, usage_message
 from cogit.errors import BackendMissingError
 
 USER_ERROR = 2
 INTERRUPTED = 130
 
-# ClickException: typer either brings click inside or depends on it, by release.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 _EXPECTED = (ValueError, OSError, BackendMissingError)
 
 
-def run(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
-    """Run a typer application under the policy and return its exit code."""
+def run(
+    app: typer.Typer,
+    name: str,
+    arguments: Sequence[str] | None = None,
+    programs: Programs | None = None,
+    below: tuple[str, ...] = (),
+) -> int:
+    """Run a typer application under the policy and return its exit code.
+
+    programs: all of them, whose flags have settings; below: where this one's commands are in it.
+    """
     quiet_libraries()
-    command = get_command(app)
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    lines_at_once()
+    programs = programs or Programs({below: app})
+    call: Call | None = None
     try:
         with log_lines():
-            result = command.main(args=given, prog_name=name, standalone_mode=False)
-    except _USAGE_ERROR as error:
+            given = sys.argv[1:] if arguments is None else arguments
+            call = prepare(programs, below, given)
+            with call.applied():
+                result = programs.roots[below].main(
+                    args=call.line.arguments,
+                    prog_name=name,
+                    standalone_mode=False,
+                    default_map=call.default_map(),
+                )
+    except USAGE_ERROR as error:
         context = getattr(error, "ctx", None)
         path = getattr(context, "command_path", name)
-        return _fail(f"{_usage_message(error)}; see {path} --help")
+        message = usage_message(error)
+        if call is not None:
+            message = call.explain(message)
+        return _fail(f"{message}; see {path} --help")
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
     except Exception as error:
         if not is_expected(error):
             raise
-        return _fail(str(error) or type(error).__name__)
+        message = str(error) or type(error).__name__
+        return _fail(message if call is None else call.explain(message))
     return result if isinstance(result, int) else 0
 
 
@@ -50,12 +72,6 @@ def is_expected(error: Exception) -> bool:
     if isinstance(error, TypeError):
         return str(error).startswith("[")
     return isinstance(error, _EXPECTED)
-
-
-def _usage_message(error: Exception) -> str:
-    formatted = getattr(error, "format_message", None)
-    text = str(formatted() if formatted else error)
-    return text.replace("Value error, ", "").strip().rstrip(".")
 
 
 def _fail(message: str) -> int:

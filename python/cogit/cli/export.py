@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cogit.cli import flags
 from cogit.cli.console import print_json, say
 from cogit.cli.outputs import Force, require_writable
 
@@ -64,7 +65,7 @@ def command(
         ),
     ] = None,
     force: Force = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: flags.Json = False,
 ) -> None:
     """Write what an intervention adds at each block for other tools.
 

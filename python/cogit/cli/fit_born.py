@@ -65,17 +65,22 @@ def train(request: Request, states: Activations, blocks: tuple[int, ...]) -> Tra
         import torch
 
         torch.set_num_threads(request.runtime.threads)
+    folders = {
+        layer: None if request.checkpoint is None else request.checkpoint / f"{layer}"
+        for layer in blocks
+    }
     found = {
         layer: fit_born_operators(
             states,
             layer,
             settings,
-            checkpoint=None if request.checkpoint is None else request.checkpoint / f"{layer}",
-            resume=request.resume,
+            checkpoint=folder,
+            # A later block may not have begun when the first was interrupted.
+            resume=request.resume and folder is not None and any(folder.glob("*/born.safetensors")),
             device=resolve_device(request.runtime.device),
             show=not request.json_output,
         )
-        for layer in blocks
+        for layer, folder in folders.items()
     }
     there = Intervention(
         {layer: one.towards for layer, one in found.items()},

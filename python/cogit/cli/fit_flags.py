@@ -1,18 +1,31 @@
-"""Flags of ``cogit fit``, None where not given, and what those of the Born training ask for."""
+"""Flags of ``cogit fit``: None where one that may have no effect was not given."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from cogit.training.born_operator import BornSettings
+from cogit.cli.loading import MODEL_VARIABLE
 
 _ONLY = "With --method born-adam: "
+
+
+class OperatorChoice(StrEnum):
+    unitary = "unitary"
+    additive = "additive"
+    ablation = "ablation"
+
+
+class MethodChoice(StrEnum):
+    plane = "plane"
+    procrustes = "procrustes"
+    direct = "direct"
+    born = "born"
+    margin = "margin"
+    born_adam = "born-adam"
 
 
 class FamilyChoice(StrEnum):
@@ -21,6 +34,47 @@ class FamilyChoice(StrEnum):
     diagonal = "diagonal"
 
 
+# ---- what is fitted, on what ----
+
+Out = Annotated[Path, typer.Option(help="Intervention file to write.")]
+Pairs = Annotated[
+    str | None,
+    typer.Option(
+        help="Contrast pairs, recorded with the model, split, and judged through it: JSONL or "
+        "CSV file (positive, negative, perhaps prompt); two text files as a.txt,b.txt; "
+        "dataset:NAME?split=…"
+    ),
+]
+Activations = Annotated[
+    Path | None, typer.Option(help="Recorded states to fit on, instead of --pairs.")
+]
+Subspace = Annotated[Path | None, typer.Option(help="A fitted subspace, instead of --pairs.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder or hub id (transformers), GGUF file (llamacpp).",
+        show_default=f"with --pairs {MODEL_VARIABLE}, else the demo model; else none",
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        "--layers",
+        "--layer",
+        help="Blocks, from 0, half-open. With --auto those to choose from, else all of them "
+        "are steered.",
+        show_default="with --auto all",
+    ),
+]
+Operator = Annotated[OperatorChoice, typer.Option(help="What is fitted.")]
+Method = Annotated[
+    MethodChoice | None,
+    typer.Option(
+        help="Of the unitary: margin trains on the subspace, born-adam (Born loss and Adam, a "
+        "dense operator) on encoded states; the others are closed.",
+        show_default="plane",
+    ),
+]
 Angle = Annotated[
     float | None, typer.Option(help="Degrees of the plane rotation.", show_default="60")
 ]
@@ -41,6 +95,25 @@ Tail = Annotated[
     int | None,
     typer.Option(min=1, help="Last tokens of a text of --pairs that count.", show_default="4"),
 ]
+
+# ---- choice and refinement through the model ----
+
+Auto = Annotated[
+    bool,
+    typer.Option(
+        "--auto", help="Choose block and strength by the teacher-forced contrast on other pairs."
+    ),
+]
+Refine = Annotated[
+    int, typer.Option(min=0, help="Gradient steps through the model, transformers only.")
+]
+Neutral = Annotated[
+    Path | None,
+    typer.Option(
+        help="Texts that steering should leave alone, one a line.",
+        show_default="packaged plain English sentences",
+    ),
+]
 KlBudget = Annotated[
     float | None, typer.Option(help="KL on neutral texts, nats per token.", show_default="0.02")
 ]
@@ -50,6 +123,15 @@ NllBudget = Annotated[
         help="Rise of the NLL of the target's own texts, nats per token.", show_default="0.005"
     ),
 ]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Folder for checkpoints of --refine or born-adam.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from --checkpoint.")]
+Plot = Annotated[Path | None, typer.Option(help="Also draw choice and curve: .png, .svg, .pdf.")]
+Seed = Annotated[int, typer.Option(help="Seed of splits, controls and training.")]
+
+# ---- the Born training ----
+
 Family = Annotated[
     FamilyChoice | None,
     typer.Option(help=f"{_ONLY}how U is parametrised.", show_default="dense"),
@@ -69,7 +151,7 @@ Width = Annotated[
     int | None,
     typer.Option(
         "--q",
-        help=f"{_ONLY}dimension of the encoded states. A step takes time as q³ (0.02 s at q = 333, "
+        help=f"{_ONLY}dimension of the encoded states. A step takes time as q³ (5 ms at q = 333, "
         f"78 s at 5333, one core); below d_model, dimensions pass by unsteered.",
         show_default="2.604 d_model",
     ),
@@ -92,54 +174,3 @@ OutOpposite = Annotated[
         f"strength. A negative strength of --out is no way back: it runs the blend backwards."
     ),
 ]
-
-
-@dataclass(frozen=True)
-class BornFlags:
-    """The flags as given; None or False where they were not."""
-
-    family: FamilyChoice | None
-    preset: str | None
-    epochs: int | None
-    q: int | None
-    exact_inverse: bool
-    shuffled_fits: int | None
-    out_opposite: Path | None
-
-    def require_none(self, method: str) -> None:
-        """ValueError where any was given to another method: none is ignored."""
-        given = [
-            f"--{name.replace('_', '-')}"
-            for name, value in vars(self).items()
-            if value is not None and value is not False
-        ]
-        if given:
-            message = (
-                f"[fit] expected {', '.join(given)} with --method born-adam only, got {method}; "
-                f"leave it out"
-            )
-            raise ValueError(message)
-
-    def settings(self, seed: int) -> BornSettings:
-        """What they ask for; ValueError for numbers that no training can have."""
-        from dataclasses import replace
-
-        from cogit.presets import RATIO, preset
-        from cogit.training.born_config import BornConfig
-        from cogit.training.born_operator import BornSettings
-
-        chosen = None if self.preset is None else preset(self.preset)
-        config = BornConfig() if chosen is None else BornConfig.of(chosen)
-        config = replace(
-            config,
-            seed=seed,
-            epochs=config.epochs if self.epochs is None else self.epochs,
-            family="dense" if self.family is None else self.family.value,
-        )
-        return BornSettings(
-            config=config,
-            quantum_dim=self.q,
-            ratio=RATIO if chosen is None else chosen.q / chosen.d_model,
-            exact_inverse=self.exact_inverse,
-            **({} if self.shuffled_fits is None else {"draws": self.shuffled_fits}),
-        )

@@ -105,15 +105,30 @@ class Request:
         if self.pairs is not None and self.layers is None and not self.auto:
             message = "[layers] expected --layer L, or --auto to choose one, got neither"
             raise ValueError(message)
-        if self.checkpoint is not None and self.refine and not self.resume:
-            from cogit.training.refine_state import require_none
-
-            require_none(self.checkpoint)
+        self._require_checkpoint()
         require_effect(self, self.given)
         if self.plot is not None and not (self.auto or self.refine):
             message = "[plot] expected --auto or --refine, got a fit without a choice or a curve"
             raise ValueError(message)
         self._require_writable()
+
+    def _require_checkpoint(self) -> None:
+        """What a refinement would write over, or what there must be to go on from."""
+        if self.checkpoint is None:
+            return
+        from cogit.training.refine_state import CHECKPOINT, require_none
+
+        if not self.resume:
+            if self.refine:
+                require_none(self.checkpoint)
+            return
+        wanted = CHECKPOINT if self.refine else "*/*/born.safetensors"
+        if not any(self.checkpoint.glob(wanted)):
+            message = (
+                f"[resume] expected a checkpoint in {self.checkpoint}, got none; start without "
+                f"--resume"
+            )
+            raise FileNotFoundError(message)
 
     def _require_writable(self) -> None:
         names = ("pairs", "activations", "subspace", "model", "neutral", "checkpoint")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cogit.cli import flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import (
     BackendChoice,
@@ -92,13 +93,11 @@ def command(
             "--allow-chance", help="Write the gate even if held-out texts do not bear it out."
         ),
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: flags.Device = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Precision of the model.")] = Dtype.f32,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads.", show_default="the libraries' choice")
-    ] = None,
+    threads: flags.BothThreads = None,
     force: Force = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: flags.Json = False,
 ) -> None:
     """Fit a gate to texts of two conditions and write the intervention behind it.
 

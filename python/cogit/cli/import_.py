@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cogit.cli import flags
 from cogit.cli.console import print_json, say
 from cogit.cli.export import ConventionChoice, as_convention
 from cogit.cli.outputs import Force, require_writable
@@ -59,7 +60,7 @@ def command(
         ),
     ] = True,
     force: Force = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: flags.Json = False,
 ) -> None:
     """Make an intervention file of a control vector or of plain vectors."""
     from cogit.positions import Positions

@@ -4,79 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import typer
-
-from cogit.cli import infer_flags as flags
 from cogit.cli.errors import run
-from cogit.cli.loading import MODEL_VARIABLE, BackendChoice, Dtype, Runtime
+from cogit.cli.infer_app import app
+from cogit.cli.main import PROGRAMS
 
-_HELP = f"""Generate text with a steered model.
-
-With --intervention FILE the file decides what is done; --lambda, --layers, --positions and
---first-token override it. Without one a commitment is used: a seeded draw in a small space,
-projected once and added with strength --lambda to every token at the blocks of --layers.
-
-The continuation goes to standard output, everything else to standard error. The model is --model,
-else the environment variable {MODEL_VARIABLE}, else the demo model that comes with cogit."""
-
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-
-@app.command(help=_HELP)
-def command(
-    backend: flags.Backend = BackendChoice.transformers,
-    model: flags.Model = None,
-    prompt: flags.Prompt = None,
-    prompt_file: flags.PromptFile = None,
-    strength: flags.Strength = None,
-    layers: flags.Layers = None,
-    intervention: flags.File = None,
-    commitment: flags.UseCommitment = False,
-    k: flags.K = None,
-    positions: flags.TokenPositions = None,
-    first_token: flags.FirstToken = False,
-    max_tokens: flags.MaxTokens = 25,
-    temperature: flags.Temperature = 0.8,
-    top_k: flags.TopK = 50,
-    top_p: flags.TopP = 1.0,
-    seed: flags.Seed = 0,
-    device: flags.Device = "auto",
-    dtype: flags.Dtype = Dtype.f32,
-    threads: flags.Threads = None,
-    n_ctx: flags.Context = None,
-    compare: flags.Compare = False,
-    json_output: flags.Json = False,
-    no_verify: flags.NoVerify = False,
-) -> None:
-    from cogit.cli.infer_run import Request, execute
-    from cogit.layers import LayerRange
-    from cogit.positions import Positions
-    from cogit.sampling import SamplingOptions
-
-    if intervention is not None and (commitment or k is not None):
-        message = "[intervention] expected either --intervention or --commitment with --k, got both"
-        raise ValueError(message)
-    execute(
-        Request(
-            backend=backend,
-            model=model,
-            prompts=tuple(prompt or ()),
-            prompt_file=prompt_file,
-            strength=strength,
-            layers=None if layers is None else LayerRange.parse(layers),
-            intervention=intervention,
-            k=flags.DEFAULT_K if k is None else k,
-            positions=None if positions is None else Positions.parse(positions),
-            first_token=first_token,
-            sampling=SamplingOptions(max_tokens, temperature, top_k, top_p, seed),
-            runtime=Runtime(device, dtype, threads, n_ctx),
-            compare=compare,
-            json_output=json_output,
-            verify=not no_verify,
-        )
-    )
+__all__ = ["app", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return run(app, "cogit-infer", arguments)
+    return run(app, "cogit-infer", arguments, PROGRAMS, ("infer",))

@@ -1,4 +1,4 @@
-"""The flags of ``cogit-infer``, each with its help text."""
+"""The flags that ``cogit-infer`` alone has; the others are in `cogit.cli.flags`."""
 
 from __future__ import annotations
 
@@ -7,22 +7,10 @@ from typing import Annotated
 
 import typer
 
-from cogit.cli.loading import MODEL_VARIABLE, BackendChoice
-from cogit.cli.loading import Dtype as DtypeChoice
-
 DEFAULT_LAMBDA = 0.01
 DEFAULT_K = 64
 DEFAULT_PROMPT = "we visited the hotel in april and the room was"
 
-Backend = Annotated[BackendChoice, typer.Option("--backend", help="What runs the model.")]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        help="Folder or hub id (transformers), GGUF file (llamacpp).",
-        show_default=f"{MODEL_VARIABLE}, else the demo model",
-    ),
-]
 Prompt = Annotated[
     list[str] | None,
     typer.Option(
@@ -78,15 +66,6 @@ Temperature = Annotated[float, typer.Option("--temperature", help="0 is greedy."
 TopK = Annotated[int, typer.Option("--top-k", help="Most likely tokens to keep; 0 keeps all.")]
 TopP = Annotated[float, typer.Option("--top-p", help="Probability mass to keep; 1 keeps all.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the sampling and of the commitment.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-Dtype = Annotated[DtypeChoice, typer.Option("--dtype", help="Of the weights; transformers only.")]
-Threads = Annotated[
-    int | None,
-    typer.Option("--threads", min=1, help="CPU threads.", show_default="the library's choice"),
-]
-Context = Annotated[
-    int | None, typer.Option("--n-ctx", min=1, help="Context in tokens; llamacpp only.")
-]
 Compare = Annotated[
     bool, typer.Option("--compare", help="Also continue unsteered, with equal random numbers.")
 ]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cogit.cli import flags
 from cogit.cli.console import print_json
 
 NAME = "inspect"
@@ -20,7 +21,7 @@ def command(
             help="Artefact or folder of cogit, GGUF (model or control vector), model folder."
         ),
     ],
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: flags.Json = False,
 ) -> None:
     """Say what a file holds, without loading a model."""
     from cogit.inspection import inspect_path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -34,7 +35,10 @@ class ModelSource:
 
     @classmethod
     def choose(cls, backend: BackendChoice, given: str | None) -> Self:
-        """The flag, else the environment, else the shipped demo model."""
+        """The flag, else the settings, else the environment, else the shipped demo model."""
+        shared = SHARED_MODEL.get()
+        if shared is not None and given in (None, shared.path):
+            return cls(shared.path, shared.origin)
         if given:
             return cls(given, "--model")
         if named := os.environ.get(MODEL_VARIABLE):
@@ -42,6 +46,10 @@ class ModelSource:
         from cogit.demo.assets import demo_model
 
         return cls(str(demo_model(backend.value)), "the shipped demo model")
+
+
+# Of the settings, while a command runs; see `cogit.cli.settings_map`.
+SHARED_MODEL: ContextVar[ModelSource | None] = ContextVar("cogit_shared_model", default=None)
 
 
 @dataclass(frozen=True)

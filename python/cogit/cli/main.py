@@ -9,12 +9,15 @@ import typer
 
 from cogit import __version__
 from cogit.cli import (
+    config,
     demo,
     doctor,
     export,
     fit,
+    flags,
     gate,
     import_,
+    infer_app,
     inspect,
     parity,
     presets,
@@ -25,6 +28,7 @@ from cogit.cli import (
     sweep,
 )
 from cogit.cli.errors import run
+from cogit.cli.settings_flags import Programs
 
 app = typer.Typer(
     name="cogit",
@@ -51,6 +55,8 @@ for module in (
 ):
     app.command(module.NAME)(module.command)
 app.add_typer(prompts.app, name=prompts.NAME)
+app.add_typer(config.app, name=config.NAME)
+PROGRAMS = Programs({(): app, ("infer",): infer_app.app})
 
 
 def _show_version(wanted: bool) -> None:
@@ -67,10 +73,11 @@ def root(
             "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
+    _config: flags.Config = None,
 ) -> None:
     """Steer language models by their representations, and prove that it worked."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return run(app, "cogit", arguments)
+    return run(app, "cogit", arguments, PROGRAMS)

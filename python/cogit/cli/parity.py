@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cogit.cli import flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Runtime, open_model
 
@@ -33,10 +34,8 @@ def command(
         typer.Option(help="Text to compare on; repeatable.", show_default="a few sentences"),
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="Generated tokens to compare.")] = 16,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads.", show_default="the libraries' choice")
-    ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    threads: flags.BothThreads = None,
+    json_output: flags.Json = False,
 ) -> None:
     """Compare logits of both backends. Exits with 1 if they do not agree."""
     from cogit.inspection import gguf_type as declared_type

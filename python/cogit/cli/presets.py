@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cogit.cli import flags
 from cogit.cli.console import print_json
 from cogit.presets import PRESETS, Preset, preset
 
@@ -16,7 +17,7 @@ def command(
     name: Annotated[
         str | None, typer.Argument(help="Show this one alone.", show_default="all of them")
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: flags.Json = False,
 ) -> None:
     """List the named settings: model, dimensions, layers, schedule, stored numbers."""
     if name is not None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from cogit.cli import infer_flags as flags
+from cogit.cli import flags, record_flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Dtype, ModelSource, Runtime, display_name, open_model
 from cogit.cli.outputs import Force, require_apart, require_writable
+from cogit.cli.record_flags import FILE, Moments, RowDtype
 
 if TYPE_CHECKING:
     from cogit.backends import Backend
@@ -21,17 +19,6 @@ if TYPE_CHECKING:
     from cogit.pairs import ContrastPair
 
 NAME = "record"
-_FILE = ".safetensors"
-
-
-class RowDtype(StrEnum):
-    f32 = "f32"
-    f16 = "f16"
-
-
-class Moments(StrEnum):
-    covariance = "covariance"
-    variance = "variance"
 
 
 @dataclass(frozen=True)
@@ -54,9 +41,9 @@ class _Wish:
 
         parse_hook_point(self.hook_point)
         selection = Selection.parse(self.select)
-        single = self.out.suffix == _FILE
+        single = self.out.suffix == FILE
         if self.stats and not single:
-            message = f"[out] expected a file {_FILE} with --stats, got {self.out}"
+            message = f"[out] expected a file {FILE} with --stats, got {self.out}"
         elif self.stats and self.cache:
             message = "[cache] expected no --cache with --stats, which keep no rows; leave it out"
         elif single and self.resume:
@@ -77,57 +64,23 @@ class _Wish:
 
 
 def command(
-    pairs: Annotated[
-        str,
-        typer.Option(
-            help="Contrast pairs: JSONL or CSV file (positive, negative, perhaps prompt); two text "
-            "files a.txt,b.txt; dataset:NAME?split=train[:100]&positive=COLUMN&negative=COLUMN."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help=f"Folder of shards, or one file *{_FILE}.")],
+    pairs: record_flags.Pairs,
+    out: record_flags.Out,
     backend: flags.Backend = BackendChoice.transformers,
     model: flags.Model = None,
-    layers: Annotated[
-        str | None,
-        typer.Option(
-            help="Blocks, from 0, half-open: 24-32 is 24..31; 0,4,8-12; 50%-75%; middle; all.",
-            show_default="all",
-        ),
-    ] = None,
-    hook_point: Annotated[
-        str,
-        typer.Option(
-            help="resid_pre, resid_mid, resid_post, attn_out, mlp_out, attn_norm, mlp_norm, or a "
-            "name such as blocks.7.hook_resid_post. llamacpp: resid_post, resid_pre."
-        ),
-    ] = "resid_post",
-    select: Annotated[
-        str,
-        typer.Option(
-            help="Tokens of a text: last, tail-K (mean of the last K), answer (mean of what "
-            "follows the prompt), all, after-first."
-        ),
-    ] = "tail-4",
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of earlier recordings, to read from and add to.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a folder that was not finished.")
-    ] = False,
-    row_dtype: Annotated[RowDtype, typer.Option(help="Type of the stored rows.")] = RowDtype.f32,
-    stats: Annotated[
-        Moments | None,
-        typer.Option(
-            help="Keep means and covariances, or variances, of each block instead of rows.",
-            show_default="rows",
-        ),
-    ] = None,
+    layers: record_flags.Layers = None,
+    hook_point: record_flags.HookPoint = "resid_post",
+    select: record_flags.Select = "tail-4",
+    cache: record_flags.Cache = None,
+    resume: record_flags.Resume = False,
+    row_dtype: record_flags.Rows = RowDtype.f32,
+    stats: record_flags.Stats = None,
     device: flags.Device = "auto",
     dtype: flags.Dtype = Dtype.f32,
     threads: flags.Threads = None,
     n_ctx: flags.Context = None,
     force: Force = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: flags.Json = False,
 ) -> None:
     """Record a model's states on contrast pairs: one load, one pass for all blocks.
 
@@ -149,7 +102,7 @@ def command(
     wish.require()
     source = ModelSource.choose(backend, model)
     inputs = {"pairs": pairs, "model": source.path, "cache": cache}
-    if out.suffix == _FILE:
+    if out.suffix == FILE:
         require_writable({"out": out}, inputs, force=force)
     else:
         require_apart({"out": out}, inputs)
@@ -182,7 +135,7 @@ def _record(backend: Backend, pairs: list[ContrastPair], wish: _Wish) -> dict[st
         moments = record_moments(backend, pairs, wish.layers, diagonal=diagonal, **where)
         moments.save(wish.out)
         kind, size = f"{wish.stats.value} of states", wish.out.stat().st_size
-    elif wish.out.suffix == _FILE:
+    elif wish.out.suffix == FILE:
         record(backend, pairs, wish.layers, cache=wish.cache, **where).save(wish.out)
         kind, size = "activations", wish.out.stat().st_size
     else:

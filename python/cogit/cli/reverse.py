@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cogit.cli import flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import (
     BackendChoice,
@@ -62,10 +63,8 @@ def command(
     seed: Annotated[int, typer.Option(help="Seed of the random controls.")] = 0,
     device: Annotated[str, typer.Option(help="Device of transformers.")] = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Precision of transformers.")] = Dtype.f32,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads.", show_default="the libraries' choice")
-    ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    threads: flags.BothThreads = None,
+    json_output: flags.Json = False,
 ) -> None:
     """Measure how much of an intervention is left after undoing it, beside its controls.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cogit.cli import flags
 from cogit.cli.console import print_json, say
 from cogit.cli.outputs import Force, Inputs, require_writable
 
@@ -85,7 +86,7 @@ def command(
         Path | None, typer.Option(help="Also draw the spectrum: .png, .svg, .pdf.")
     ] = None,
     force: Force = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: flags.Json = False,
 ) -> None:
     """Find where two classes of recorded states differ, and by how much."""
     from cogit.activations import Activations

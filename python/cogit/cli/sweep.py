@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cogit.cli import flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Dtype, ModelSource, Runtime, open_model
 from cogit.cli.outputs import Force, require_writable
@@ -33,9 +34,7 @@ def command(
             show_default="COGIT_MODEL, else the demo model",
         ),
     ] = None,
-    backend: Annotated[BackendChoice, typer.Option(help="What runs the model.")] = (
-        BackendChoice.transformers
-    ),
+    backend: flags.Backend = BackendChoice.transformers,
     layers: Annotated[
         str, typer.Option(help="Blocks, from 0, half-open: 24-32 is 24..31; 50%-75%; middle; all.")
     ] = "all",
@@ -52,13 +51,11 @@ def command(
         ),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="File for the plot: .png, .svg, .pdf.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[Dtype, typer.Option(help="Of the weights; transformers only.")] = Dtype.f32,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads.", show_default="the library's choice")
-    ] = None,
+    device: flags.Device = "auto",
+    dtype: flags.Dtype = Dtype.f32,
+    threads: flags.Threads = None,
     force: Force = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: flags.Json = False,
 ) -> None:
     """Say at which block the two classes differ, on held-out pairs. It may be at none."""
     from cogit.artefact import write_bytes
