@@ -30,6 +30,7 @@ Line = Annotated[str, Field(max_length=5_000)]
 Text = Annotated[str, Field(max_length=200_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(ge=0)]
+Points = Annotated[float, Field(ge=-1000, le=1000)]
 Count = Annotated[int, Field(ge=0)]
 Sign = Annotated[
     int, Field(ge=-1, le=1, description="target class, 1 or -1; 0 where there is none")
@@ -43,11 +44,11 @@ class Part(BaseModel):
 
 
 class Interval(Part):
-    """A mean with its 95 % interval, in percentage points unless said otherwise."""
+    """A mean with its 95 % interval, in percentage points."""
 
-    mean: float = Field(description="the estimate")
-    low: float = Field(description="lower end of its 95 % interval")
-    high: float = Field(description="upper end of its 95 % interval")
+    mean: Points = Field(description="the estimate")
+    low: Points = Field(description="lower end of its 95 % interval")
+    high: Points = Field(description="upper end of its 95 % interval")
 
 
 class Match(Part):
@@ -130,9 +131,12 @@ class DosePoint(Part):
     perplexity_ratio: Positive | None = Field(default=None, description="its cost")
 
 
-class Slope(Interval):
+class Slope(Part):
     """Change of the share per unit of strength."""
 
+    mean: float = Field(description="the estimate")
+    low: float = Field(description="lower end of its 95 % interval")
+    high: float = Field(description="upper end of its 95 % interval")
     unit: Line = Field(default="points per unit of strength", description="unit of the slope")
 
 

@@ -1,0 +1,1 @@
+"""Reports of evaluations, from their JSON alone: Markdown, one HTML page, plots."""
