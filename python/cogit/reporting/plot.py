@@ -58,7 +58,8 @@ class Plot:
     """One picture.
 
     name: for files and anchors. text: what a reader who does not see it should know.
-    x_zero, y_zero: whether a line is drawn there. y_range, where it is known beforehand.
+    x_zero: whether a line is drawn there. y_zero: where a line is drawn. x_range, y_range: of the
+    axes, where they are known beforehand.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Plot:
     marks: tuple[Mark, ...] = ()
     x_zero: bool = False
     y_zero: float | None = None
+    x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
     whole_x: bool = False
 

@@ -93,7 +93,8 @@ def dose_cost_plot(report: EvaluationReport) -> Plot | None:
 
 def effect_plot(report: EvaluationReport) -> Plot | None:
     """Lift against the divergence that it cost: every arm, and the cloud of random controls."""
-    series = [s for group in groups_of(report) if (s := _effect_series(group)).points]
+    groups = [group for group in groups_of(report) if group.role != "baseline"]
+    series = [s for group in groups if (s := _effect_series(group)).points]
     if not series:
         return None
     # Clouds first, so that the arms with intervals lie on top.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import TYPE_CHECKING
 
+from cogit.reporting.markup import cut, visible
 from cogit.reporting.plot import Plot, Series
 
 if TYPE_CHECKING:
@@ -31,18 +33,22 @@ _MARKERS = {
     "sign_flipped": "v",
 }
 _DPI = 120
+_FEW = 3  # series whose names fit beside the points
 
 
 def png(*plots: Plot) -> bytes:
     """Panels side by side, as the bytes of one PNG; the same bytes for the same plots."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.6 * len(plots), 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4 * len(plots), 4.2), layout="constrained")
     panels = figure.subplots(1, len(plots), squeeze=False)[0]
     for axis, plot in zip(panels, plots, strict=True):
         _draw(axis, plot)
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": None})
+    with warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box; the page has it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": None})
     return stream.getvalue()
 
 
@@ -61,11 +67,14 @@ def _draw(axis: Axes, plot: Plot) -> None:
         (axis.set_xlabel, plot.x_label),
         (axis.set_ylabel, plot.y_label),
     ):
-        put(words, parse_math=False)
+        put(visible(words), parse_math=False)
     if plot.y_range is not None:
         low, high = plot.y_range
         axis.set_ylim(low - 0.03 * (high - low), high + 0.03 * (high - low))
-    legend = axis.legend(frameon=False, fontsize=7)
+    if len(plot.series) > _FEW:
+        legend = axis.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    else:
+        legend = axis.legend(frameon=False, fontsize=7)
     for entry in legend.get_texts():
         entry.set_parse_math(False)
 
@@ -73,14 +82,16 @@ def _draw(axis: Axes, plot: Plot) -> None:
 def _draw_series(axis: Axes, series: Series) -> None:
     colour = COLOURS.get(series.role, _GREY)
     marker = _MARKERS.get(series.role, ".")
+    # The space: a label that begins with an underscore is left out of a legend.
+    name = f" {visible(cut(series.label, 60))}"
     xs, ys = [p.x for p in series.points], [p.y for p in series.points]
     known = [(p.x, p.low, p.high) for p in series.points if p.low is not None and p.high is not None]
     if series.style == "line":
         if len(known) > 1:
             at, low, high = zip(*known, strict=True)
             axis.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
-        axis.plot(xs, ys, marker=marker, color=colour, label=series.label)
+        axis.plot(xs, ys, marker=marker, color=colour, label=name)
         return
-    axis.scatter(xs, ys, marker=marker, color=colour, label=series.label, s=26, zorder=3)
+    axis.scatter(xs, ys, marker=marker, color=colour, label=name, s=26, zorder=3)
     for at, low, high in known:
         axis.vlines(at, low, high, color=colour, linewidth=1.4, zorder=2)

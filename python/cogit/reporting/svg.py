@@ -36,7 +36,7 @@ _OPEN = {"cross", "plus", "star"}
 
 def draw(plot: Plot) -> Markup:
     """The plot as one ``<svg role="img">`` with a name and a description."""
-    x_low, x_high = reach(plot.xs())
+    x_low, x_high = plot.x_range or reach(plot.xs())
     y_low, y_high = plot.y_range or reach(plot.ys(), 0.08)
     x = Scale(x_low, x_high, _LEFT, WIDTH - _RIGHT)
     y = Scale(y_low, y_high, HEIGHT - _BOTTOM, _TOP)
