@@ -72,9 +72,7 @@ def arms(rng: random.Random, lift: float) -> list[dict[str, Any]]:
     for role, n, width in (("random", 20, 7.0), ("random_same_subspace", 8, 15.0)):
         for i in range(n):
             made.append(arm(role, rng.gauss(-1, width), rng, name=f"{role}_{i}", draw=i))
-    made += [
-        arm("shuffled", rng.gauss(0, 5), rng, name=f"shuffled_{i}", draw=i) for i in range(4)
-    ]
+    made += [arm("shuffled", rng.gauss(0, 5), rng, name=f"shuffled_{i}", draw=i) for i in range(4)]
     nothing = {"neutral_kl": None, "text_kl": None, "displacement": None, "match": None}
     made.append(arm("prompt_only", 22.0, rng, strength=None, override_pp=None, **nothing))
     made.append(arm("prompt_and_steer", min(lift + 4, 50), rng, override_pp=None))

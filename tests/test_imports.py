@@ -69,6 +69,7 @@ LEVELS = [
         "training",
         "manifest",
         "report",
+        "reporting",
         "parity",
         "demo",
         "doctor",

@@ -101,7 +101,11 @@ MAIN = (
         lambda arm: arm.drift_pp,
     ),
     Column(
-        "repetition", "cost", "Share of repeated n-grams.", lambda arm: arm.repetition, numbers.ratio
+        "repetition",
+        "cost",
+        "Share of repeats.",
+        lambda arm: arm.repetition,
+        numbers.ratio,
     ),
 )
 MORE = (
@@ -147,7 +151,11 @@ MORE = (
         numbers.divergence,
     ),
     Column(
-        "relevance", "cost", "Likeness of text and prompt.", lambda arm: arm.relevance, numbers.ratio
+        "relevance",
+        "cost",
+        "Text beside prompt.",
+        lambda arm: arm.relevance,
+        numbers.ratio,
     ),
     Column(
         "capability",

@@ -30,7 +30,7 @@ def flat(report: EvaluationReport) -> list[tuple[str, str]]:
 def comparison_rows(report: EvaluationReport) -> tuple[Row, list[Row]]:
     """Header and rows of the comparisons between arms."""
     header = ("arms", "lift, points", "override, points", "p", "McNemar p")
-    rows = [
+    rows: list[Row] = [
         (
             f"{c.one} minus {c.other}",
             numbers.interval(c.lift_pp),
@@ -48,11 +48,12 @@ def power_rows(report: EvaluationReport) -> list[Row]:
     power = report.power
     if power is None:
         return []
+    share, plain = numbers.percent, numbers.plain
     return [
         ("prompts", numbers.shown(power.n_prompts, numbers.compact)),
-        ("judged differently, share", numbers.shown(power.discordance, numbers.percent)),
-        ("smallest lift found with 80 % power, points", numbers.shown(power.detectable_pp, numbers.plain)),
-        ("power for a lift at the threshold", numbers.shown(power.power_at_threshold, numbers.percent)),
+        ("judged differently, share", numbers.shown(power.discordance, share)),
+        ("lift found with 80 % power, points", numbers.shown(power.detectable_pp, plain)),
+        ("power for a lift at the threshold", numbers.shown(power.power_at_threshold, share)),
         ("prompts for 80 % power there", numbers.shown(power.n_for_80, numbers.compact)),
     ]
 
@@ -80,7 +81,7 @@ def _condition(name: str, found: Condition) -> Row:
 def _lift(value: float | None, ends: list[float] | None) -> str:
     if value is None:
         return numbers.MISSING
-    return numbers.points(value) + ("" if ends is None else f" {numbers.bounds(*ends)}")
+    return numbers.points(value) + ("" if ends is None else f" {numbers.bounds(ends[0], ends[1])}")
 
 
 def _flat(name: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:

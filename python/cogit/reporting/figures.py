@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cogit.reporting import numbers
+from cogit.reporting.groups import WORDS
 from cogit.reporting.markup import Markup, cut, element
 from cogit.reporting.plot import Plot, Series
 from cogit.reporting.svg import draw, swatch
@@ -19,12 +20,14 @@ def figure(plot: Plot) -> Markup:
 
 
 def _legend(plot: Plot) -> Markup:
-    entries = [(s.label, s.role, s.style == "line") for s in plot.series]
-    entries += [(f"{mark.label}, 95 %", mark.role, True) for mark in plot.marks]
+    entries = [(s.label, s.role, str(s.style)) for s in plot.series]
+    entries += [(mark.label, mark.role, "line") for mark in plot.marks]
+    order = list(WORDS)
+    entries.sort(key=lambda entry: order.index(entry[1]))
     if len(entries) == 1:
         return Markup()
     items = (
-        element("li", swatch(role, line=line), cut(label, _LABEL)) for label, role, line in entries
+        element("li", swatch(role, style), cut(label, _LABEL)) for label, role, style in entries
     )
     return element("ul", *items, class_="legend", aria_label="Legend")
 

@@ -90,7 +90,7 @@ def _sections(report: EvaluationReport) -> list[Section]:
         [
             arms_table("Further measures", groups, columns.MORE),
             text_table("Five conditions in short", *condition_rows(report)),
-            text_table("Power of this evaluation", ("measure", "value"), power_rows(report)),
+            element("div", _power(report), class_="short"),
         ]
     )
     draws = draws_table("Each random draw by itself", groups)
@@ -161,22 +161,29 @@ def _control_card(report: EvaluationReport) -> Markup:
     ]
     found = numbers.Spread.of(lifts)
     lift = None if learned is None or learned.lift_pp is None else learned.lift_pp.mean
-    reach = None if lift is None else sum(value >= lift for value in lifts)
+    reached = numbers.MISSING
+    if lift is not None and lifts:
+        reached = f"{sum(value >= lift for value in lifts)} of {len(lifts)}"
     rows = [
-        ("reach the learned one", f"{reach} of {len(lifts)}" if lifts and reach is not None else numbers.MISSING),
+        ("reach the learned one", reached),
         ("p, Holm", numbers.shown(learned.p_holm if learned else None, numbers.probability)),
         ("additive, points", numbers.interval(additive.lift_pp if additive else None)),
     ]
-    small = "random draws: none" if found is None else (
-        f"points, {len(lifts)} random draws ({numbers.points(found.low)} … {numbers.points(found.high)})"
-    )
-    return _card("Controls", numbers.shown(found.mean if found else None, numbers.points), small, rows)
+    if found is None:
+        return _card("Controls", numbers.MISSING, "no random draws", rows)
+    span = f"({numbers.points(found.low)} … {numbers.points(found.high)})"
+    small = f"points, {len(lifts)} random draws {span}"
+    return _card("Controls", numbers.points(found.mean), small, rows)
 
 
 def _card(title: str, big: str, small: str, rows: Sequence[tuple[str, str]]) -> Markup:
     pairs = [part for name, value in rows for part in (element("dt", name), element("dd", value))]
     number = element("p", big, " ", element("small", small), class_="big")
     return element("div", element("h3", title), number, element("dl", *pairs), class_="card")
+
+
+def _power(report: EvaluationReport) -> Markup:
+    return text_table("Power of this evaluation", ("measure", "value"), power_rows(report))
 
 
 def _tokens(report: EvaluationReport) -> Markup:

@@ -96,12 +96,13 @@ def bounds(low: float, high: float, form: Form = plain) -> str:
 
 
 def spread(value: Spread | None, form: Form) -> str:
-    """``−2.0 (−9.0 … +5.0)``."""
+    """``−2.0 (−9.0 … +5.0)``; a unit stands at the mean alone."""
     if value is None:
         return MISSING
     if value.low == value.high:
         return form(value.mean)
-    return f"{form(value.mean)} ({form(value.low)} … {form(value.high)})"
+    low, high = (form(end).removesuffix(" %") for end in (value.low, value.high))
+    return f"{form(value.mean)} ({low} … {high})"
 
 
 def blocks(layers: Sequence[int]) -> str:

@@ -70,7 +70,7 @@ def dose_cost_plot(report: EvaluationReport) -> Plot | None:
             Point(
                 p.strength,
                 p.perplexity_ratio,
-                note=f"{name} at {numbers.compact(p.strength)}: {numbers.ratio(p.perplexity_ratio)}",
+                note=f"{name}, {numbers.compact(p.strength)}: {numbers.ratio(p.perplexity_ratio)}",
             )
             for p in dose.points[:_MOST_POINTS]
             if p.perplexity_ratio is not None
@@ -115,7 +115,7 @@ def histogram(report: EvaluationReport) -> Plot | None:
     """Lifts of the random controls, with the learned arm marked."""
     groups = [g for g in groups_of(report) if g.role in _IN_HISTOGRAM and g.lifts() is not None]
     marks = tuple(
-        Mark(WORDS[arm.role], arm.role, lift.mean, lift.low, lift.high)
+        _lift_mark(arm.role, lift)
         for arm in report.arms
         if arm.role in _MARKED and (lift := arm.lift_pp) is not None
     )
@@ -135,7 +135,7 @@ def histogram(report: EvaluationReport) -> Plot | None:
         feet = [foot + n for foot, n in zip(feet, counts, strict=True)]
         series.append(Series(WORDS[role], role, bars, "bars", edges[1] - edges[0]))
     above = [sum(v >= mark.x for v in values) for mark in marks[:1]]
-    said = f" {above[0]} of {len(values)} reach the {marks[0].label} arm." if above else ""
+    said = f" {above[0]} of {len(values)} reach the {WORDS[marks[0].role]} one." if above else ""
     return Plot(
         "random_lifts",
         "Random controls",
@@ -206,6 +206,13 @@ def _effect_point(group: Group, arm: Arm, kl: float, lift: Interval) -> Point:
 
 def _means(arms: Sequence[Arm]) -> list[float]:
     return [arm.lift_pp.mean for arm in arms if arm.lift_pp is not None]
+
+
+def _lift_mark(role: str, lift: Interval) -> Mark:
+    """The learned arm with its band; another one as a line, since bands would cover each other."""
+    if role == "learned":
+        return Mark(f"{WORDS[role]}, 95 %", role, lift.mean, lift.low, lift.high)
+    return Mark(WORDS[role], role, lift.mean, lift.mean, lift.mean)
 
 
 def _edges(low: float, high: float) -> list[float]:

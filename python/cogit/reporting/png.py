@@ -85,13 +85,13 @@ def _draw_series(axis: Axes, series: Series) -> None:
     # The space: a label that begins with an underscore is left out of a legend.
     name = f" {visible(cut(series.label, 60))}"
     xs, ys = [p.x for p in series.points], [p.y for p in series.points]
-    known = [(p.x, p.low, p.high) for p in series.points if p.low is not None and p.high is not None]
+    known = [p for p in series.points if p.low is not None and p.high is not None]
     if series.style == "line":
         if len(known) > 1:
-            at, low, high = zip(*known, strict=True)
+            at, low, high = ([getattr(p, part) for p in known] for part in ("x", "low", "high"))
             axis.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
         axis.plot(xs, ys, marker=marker, color=colour, label=name)
         return
     axis.scatter(xs, ys, marker=marker, color=colour, label=name, s=26, zorder=3)
-    for at, low, high in known:
-        axis.vlines(at, low, high, color=colour, linewidth=1.4, zorder=2)
+    for point in known:
+        axis.vlines(point.x, point.low, point.high, color=colour, linewidth=1.4, zorder=2)

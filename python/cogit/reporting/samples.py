@@ -34,9 +34,7 @@ def records_browser(records: Sequence[Record]) -> Markup:
         by_prompt.setdefault(record.prompt, []).append(record)
     shown = list(by_prompt.items())[:_MOST_PROMPTS]
     parts = [_prompt(prompt, found, number == 0) for number, (prompt, found) in enumerate(shown)]
-    left = (
-        [_left(len(shown), len(by_prompt), "prompts")] if len(by_prompt) > len(shown) else []
-    )
+    left = [_left(len(shown), len(by_prompt), "prompts")] if len(by_prompt) > len(shown) else []
     return join([element("div", *parts, class_="records"), *left])
 
 
@@ -45,7 +43,9 @@ def _left(shown: int, n: int, what: str) -> Markup:
 
 
 def _scale(top: float) -> Markup:
-    ramp = element("span", *(element("i", class_=f"c{i}") for i in range(_STEPS + 1)), class_="ramp")
+    ramp = element(
+        "span", *(element("i", class_=f"c{i}") for i in range(_STEPS + 1)), class_="ramp"
+    )
     says = f"change of the state, 0 to {numbers.percent(top)} of its length:"
     return element(
         "div",
@@ -90,14 +90,15 @@ def _whole(share: float) -> str:
 def _prompt(prompt: str, records: Sequence[Record], is_open: bool) -> Markup:
     count = f"{len(records)} text{'s' if len(records) != 1 else ''}"
     summary = element(
-        "summary", element("bdi", cut(prompt, _PROMPT) or "(empty prompt)"), " ", element("small", count)
+        "summary",
+        element("bdi", cut(prompt, _PROMPT) or "(empty prompt)"),
+        " ",
+        element("small", count),
     )
     rows = (_record(record) for record in records[:_MOST_TEXTS])
     more = f", the first {_MOST_TEXTS} of {len(records)}" if len(records) > _MOST_TEXTS else ""
     labels = ("arm", "text", "score", "seed")
-    table = frame(
-        f"What each arm wrote{more}", heads(labels, (None, "words")), rows, sortable=True
-    )
+    table = frame(f"What each arm wrote{more}", heads(labels, (None, "words")), rows, sortable=True)
     return element("details", summary, table, open=is_open)
 
 

@@ -55,8 +55,13 @@ def draw(plot: Plot) -> Markup:
     )
 
 
-def swatch(role: str, *, line: bool = False) -> Markup:
-    """The marker of a role, for a legend."""
+def swatch(role: str, style: str = "points") -> Markup:
+    """The marker of a role, for a legend: with its line, or the colour of its bars."""
+    if style == "bars":
+        bar = element("rect", x=6, y=2, width=12, height=12, class_="bar")
+        inner = element("g", bar, class_=f"s {role}")
+        return element("svg", inner, viewBox="0 0 24 16", class_="swatch", aria_hidden="true")
+    line = style == "line"
     stroke = element("line", x1=0, y1=8, x2=24, y2=8, class_="trace") if line else None
     inner = element("g", stroke, _marker(role, 12, 8), class_=f"s {role}")
     return element("svg", inner, viewBox="0 0 24 16", class_="swatch", aria_hidden="true")
@@ -84,7 +89,10 @@ def _axes(plot: Plot, x: Scale, y: Scale) -> Markup:
     x_ticks = x.ticks(6, whole=plot.whole_x)
     y_ticks = y.ticks(5, whole=plot.y_label == "draws")
     parts = [
-        *(element("line", x1=_LEFT, y1=y.at(v), x2=right, y2=y.at(v), class_="grid") for v in y_ticks),
+        *(
+            element("line", x1=_LEFT, y1=y.at(v), x2=right, y2=y.at(v), class_="grid")
+            for v in y_ticks
+        ),
         *(
             element("text", text, x=_LEFT - 7, y=y.at(v) + 4, class_="tick end")
             for v, text in zip(y_ticks, _labels(y_ticks), strict=True)
@@ -109,9 +117,7 @@ def _axes(plot: Plot, x: Scale, y: Scale) -> Markup:
         element("text", plot.x_label, x=(_LEFT + right) / 2, y=HEIGHT - 8, class_="label mid")
     )
     turn = f"rotate(-90 13 {middle:g})"
-    parts.append(
-        element("text", plot.y_label, x=13, y=middle, transform=turn, class_="label mid")
-    )
+    parts.append(element("text", plot.y_label, x=13, y=middle, transform=turn, class_="label mid"))
     return join(parts)
 
 
@@ -122,7 +128,9 @@ def _labels(ticks: list[float]) -> list[str]:
 
 def _series(series: Series, x: Scale, y: Scale) -> Markup:
     if series.style == "bars":
-        return element("g", *(_bar(p, series.width, x, y) for p in series.points), class_=_class(series))
+        return element(
+            "g", *(_bar(p, series.width, x, y) for p in series.points), class_=_class(series)
+        )
     parts: list[Markup] = []
     if series.style == "line":
         parts += [_band(series.points, x, y), _trace(series.points, x, y)]

@@ -88,7 +88,7 @@ def arms_table(caption: str, groups: Sequence[Group], wanted: Sequence[Column]) 
     starts = {id(c) for p, c in zip([None, *chosen], chosen, strict=False) if _starts(p, c)}
     rows = (
         row(
-            cut(group.label, _NAME),
+            _name(group.label),
             *((_strip(group, ends),) if drawn and ends else ()),
             *(_cell(column, group, first=id(column) in starts) for column in chosen),
             class_=group.role if group.role == "learned" else None,
@@ -136,6 +136,12 @@ def _arm_heads(chosen: Sequence[Column], starts: set[int], *, drawn: bool) -> Ma
         for column in chosen
     ]
     return join([element("tr", *above), element("tr", *cells)])
+
+
+def _name(label: str) -> Markup:
+    """The number of draws stands below the name."""
+    name, gap, draws = cut(label, _NAME).partition(" (")
+    return join([name, element("small", f"({draws}") if gap else None], " ")
 
 
 def _starts(before: Column | None, column: Column) -> bool:
