@@ -1,4 +1,4 @@
-"""A made-up evaluation report, drawn from a seed: every part filled, with nulls where they occur."""
+"""A made-up evaluation report, drawn from a seed: every part filled, nulls where they occur."""
 
 from __future__ import annotations
 
@@ -262,3 +262,34 @@ def summary(lift: float) -> dict[str, Any]:
         "random_a": row(0.47),
         "random_b": row(0.52),
     }
+
+
+HOSTILE = (
+    "</script><script>document.title='owned'</script><img src=http://example.invalid/x onerror=x()>"
+    "\x00\x1b[31m\x7f\x85 \u202egnp.exe\u202c \u2066x\u2069 \u200b\ufeff \"quoted\" 'single' & ]]>"
+    " --> "
+    "`code` | pipe [link](http://example.invalid) ![](http://example.invalid/y) שלום مرحبا 漢字 😀"
+)
+
+
+def hostile() -> dict[str, Any]:
+    """A valid report whose every text tries to be more than text, and some words are long."""
+    made = _spoil(example(), "")
+    made["records"][0]["text"] = "w" * 5000
+    made["title"] = HOSTILE
+    assert isinstance(made, dict)
+    return made
+
+
+_KEPT = {"format", "role", "verdict", "unit", "by"}
+
+
+def _spoil(value: Any, key: str) -> Any:
+    if isinstance(value, dict):
+        spoilt = {name: _spoil(part, name) for name, part in value.items()}
+        return {HOSTILE: 1, **spoilt} if key in ("settings", "model", "facts") else spoilt
+    if isinstance(value, list):
+        return [_spoil(part, key) for part in value]
+    if isinstance(value, str) and key not in _KEPT:
+        return f"{value}{HOSTILE}"[:300] if key in ("name", "arm", "backend") else value + HOSTILE
+    return value

@@ -14,7 +14,9 @@ from cogit.reporting.schema_parts import Record
 
 # Whatever Markdown or the HTML within it could read as more than a letter: anywhere; before what
 # would make a link of it; at the start of a line.
-_SPECIAL = re.compile(r"([\\`*_{}<>|~&$]|\](?=[(\[:])|:(?=//)|^[\[#+=-]|(?<=^\d)[.)](?= ))")
+_SPECIAL = re.compile(
+    r"([\\`*_{}<>|~&$]|\](?=[(\[:])|:(?=//)|^[\[#=]|^\+(?= )|^-(?=[ -])|(?<=^\d)[.)](?= ))"
+)
 _MOST_SAMPLES = 12
 _MOST_ROWS = 1000
 _TICKS = {True: "[x]", False: "[ ]", None: "[–]"}

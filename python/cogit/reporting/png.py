@@ -94,4 +94,4 @@ def _draw_series(axis: Axes, series: Series) -> None:
         return
     axis.scatter(xs, ys, marker=marker, color=colour, label=name, s=26, zorder=3)
     for point in known:
-        axis.vlines(point.x, point.low, point.high, color=colour, linewidth=1.4, zorder=2)
+        axis.vlines(point.x, *point.reach, color=colour, linewidth=1.4, zorder=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from cogit.reporting.markup import Markup, element, join
 from cogit.reporting.plot import Mark, Plot, Point, Series
@@ -85,40 +85,43 @@ def strip(low: float, mid: float, high: float, ends: tuple[float, float], role: 
 
 
 def _axes(plot: Plot, x: Scale, y: Scale) -> Markup:
+    """Grid, ticks, names of the axes and the lines at 0."""
     bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
-    x_ticks = x.ticks(6, whole=plot.whole_x)
-    y_ticks = y.ticks(5, whole=plot.y_label == "draws")
-    parts = [
-        *(
-            element("line", x1=_LEFT, y1=y.at(v), x2=right, y2=y.at(v), class_="grid")
-            for v in y_ticks
-        ),
-        *(
-            element("text", text, x=_LEFT - 7, y=y.at(v) + 4, class_="tick end")
-            for v, text in zip(y_ticks, _labels(y_ticks), strict=True)
-        ),
-        *(
-            element("line", x1=x.at(v), y1=bottom, x2=x.at(v), y2=bottom + 4, class_="axis")
-            for v in x_ticks
-        ),
-        *(
-            element("text", text, x=x.at(v), y=bottom + 18, class_="tick mid")
-            for v, text in zip(x_ticks, _labels(x_ticks), strict=True)
-        ),
-        element("line", x1=_LEFT, y1=bottom, x2=right, y2=bottom, class_="axis"),
-    ]
-    if plot.x_zero:
-        parts.append(element("line", x1=x.at(0), y1=_TOP, x2=x.at(0), y2=bottom, class_="zero"))
-    if plot.y_zero is not None:
-        level = y.at(plot.y_zero)
-        parts.append(element("line", x1=_LEFT, y1=level, x2=right, y2=level, class_="zero"))
-    middle = (_TOP + bottom) / 2
-    parts.append(
-        element("text", plot.x_label, x=(_LEFT + right) / 2, y=HEIGHT - 8, class_="label mid")
-    )
+    middle, centre = (_TOP + bottom) / 2, (_LEFT + right) / 2
     turn = f"rotate(-90 13 {middle:g})"
-    parts.append(element("text", plot.y_label, x=13, y=middle, transform=turn, class_="label mid"))
-    return join(parts)
+    return join(
+        [
+            *_y_ticks(y, whole=plot.y_label == "draws"),
+            *_x_ticks(x, bottom, whole=plot.whole_x),
+            _level(bottom, "axis"),
+            _upright(x.at(0), _TOP, bottom, "zero") if plot.x_zero else None,
+            _level(y.at(plot.y_zero), "zero") if plot.y_zero is not None else None,
+            element("text", plot.x_label, x=centre, y=HEIGHT - 8, class_="label mid"),
+            element("text", plot.y_label, x=13, y=middle, transform=turn, class_="label mid"),
+        ]
+    )
+
+
+def _y_ticks(y: Scale, *, whole: bool) -> Iterator[Markup]:
+    ticks = y.ticks(5, whole=whole)
+    for value, text in zip(ticks, _labels(ticks), strict=True):
+        yield _level(y.at(value), "grid")
+        yield element("text", text, x=_LEFT - 7, y=y.at(value) + 4, class_="tick end")
+
+
+def _x_ticks(x: Scale, bottom: float, *, whole: bool) -> Iterator[Markup]:
+    ticks = x.ticks(6, whole=whole)
+    for value, text in zip(ticks, _labels(ticks), strict=True):
+        yield _upright(x.at(value), bottom, bottom + 4, "axis")
+        yield element("text", text, x=x.at(value), y=bottom + 18, class_="tick mid")
+
+
+def _level(y: float, class_: str) -> Markup:
+    return element("line", x1=_LEFT, y1=y, x2=WIDTH - _RIGHT, y2=y, class_=class_)
+
+
+def _upright(x: float, top: float, bottom: float, class_: str) -> Markup:
+    return element("line", x1=x, y1=top, x2=x, y2=bottom, class_=class_)
 
 
 def _labels(ticks: list[float]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cogit.reporting import columns, numbers
+from cogit.reporting import columns
 from cogit.reporting.columns import Column
 from cogit.reporting.groups import WORDS, Group
 from cogit.reporting.markup import Child, Markup, cut, element, join
@@ -181,8 +181,3 @@ def _ends(groups: Sequence[Group]) -> tuple[float, float] | None:
         return None
     low, high = min(0.0, *values), max(0.0, *values)
     return (low, high) if high > low else (-1.0, 1.0)
-
-
-def missing(text: str) -> str | None:
-    """None instead of the dash of what was not measured."""
-    return None if text == numbers.MISSING else text
