@@ -203,6 +203,7 @@ COMMANDS = {
         "--seed",
         "--threads",
     },
+    "report": {"--force", "--help", "--json", "--out"},
     "reverse": {
         "--backend",
         "--device",
@@ -242,6 +243,7 @@ def flags_of(command: Any) -> set[str]:
         ("cogit.cli.main", ["gate", "--help"]),
         ("cogit.cli.main", ["reverse", "--help"]),
         ("cogit.cli.main", ["record", "--help"]),
+        ("cogit.cli.main", ["report", "--help"]),
         ("cogit.cli.main", ["export", "--help"]),
         ("cogit.cli.main", ["import", "--help"]),
         ("cogit.cli.main", ["subspace", "--help"]),

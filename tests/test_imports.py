@@ -79,6 +79,7 @@ LEVELS = [
         "training",
         "manifest",
         "report",
+        "reporting",
         "parity",
         "demo",
         "doctor",

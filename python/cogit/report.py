@@ -1,4 +1,4 @@
-"""Reports: effect, cost and controls side by side, as JSON, Markdown and plots."""
+"""The demo's report: effect, cost and controls side by side, as JSON, Markdown and plots."""
 
 from __future__ import annotations
 
@@ -54,7 +54,11 @@ class BackendReport:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole evaluation: one BackendReport per backend and what was chosen before."""
+    """A whole evaluation: one BackendReport per backend and what was chosen before.
+
+    seconds: how long it took; for people and the manifest, not in the JSON, which a repeated run
+    gives again byte for byte.
+    """
 
     title: str
     backends: Mapping[str, BackendReport]
@@ -75,7 +79,6 @@ class Report:
             "chosen": dict(self.chosen),
             "samples": [dict(sample) for sample in self.samples],
             "verdict": self.verdict,
-            "seconds": round(self.seconds, 1),
         }
 
     def write(self, folder: Path) -> None:
