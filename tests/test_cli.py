@@ -135,6 +135,7 @@ COMMANDS = {
         "--smooth",
         "--threads",
     },
+    "replay": {"--from", "--help", "--json", "--out"},
     "record": {
         "--backend",
         "--cache",
@@ -238,6 +239,7 @@ def flags_of(command: Any) -> set[str]:
         ("cogit.cli.main", ["gate", "--help"]),
         ("cogit.cli.main", ["reverse", "--help"]),
         ("cogit.cli.main", ["record", "--help"]),
+        ("cogit.cli.main", ["replay", "--help"]),
         ("cogit.cli.main", ["export", "--help"]),
         ("cogit.cli.main", ["import", "--help"]),
         ("cogit.cli.main", ["subspace", "--help"]),

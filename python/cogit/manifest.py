@@ -78,15 +78,15 @@ def build_manifest(
         "models": dict(models),
         "device": device,
         "dtype": dtype,
-        "threads": {"given": threads, "torch": _torch_threads(), "cores": _cores()},
+        "threads": {"given": threads, "torch": _torch_threads(), "cores": cores()},
         "versions": versions(),
         "builds": builds(),
         "platform": {
             "python": platform.python_version(),
             "machine": platform.machine(),
             "system": platform.system(),
-            "cpu": _cpu_model(),
-            "cpu_variant": _cpu_variant(),
+            "cpu": cpu_model(),
+            "cpu_variant": cpu_variant(),
         },
         "peak_memory_mib": peak_memory_mib(),
         "peak_gpu_memory_mib": peak_gpu_memory_mib(),
@@ -172,13 +172,13 @@ def _torch_threads() -> int | None:
     return None if torch is None else int(torch.get_num_threads())
 
 
-def _cores() -> int:
+def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _cpu_variant() -> str:
+def cpu_variant() -> str:
     """Which compiled form of the kernels this process uses."""
     try:
         from cogit import _core
@@ -187,7 +187,7 @@ def _cpu_variant() -> str:
     return str(_core.info()["cpu_variant"])
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     source = Path("/proc/cpuinfo")
     if source.is_file():
         for line in source.read_text(encoding="utf-8", errors="replace").splitlines():

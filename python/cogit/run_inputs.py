@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cogit.entries import entry
-from cogit.identity import file_fingerprint
 from cogit.hashing import file_hash
+from cogit.identity import file_fingerprint
 
 Given = str | Path | Sequence[str] | None
 _WHOLE = 2**30

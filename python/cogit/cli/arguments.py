@@ -27,7 +27,7 @@ _SECRETS = (
 _SECRET_NAME = re.compile(r"(?i)(^|[-_])(api[-_]?key|token|secret|password|passwd)s?$")
 
 
-def current_context() -> Any | None:
+def current_context() -> Any:
     """The context of the command that runs now, None outside of one."""
     # typer either brings click inside or depends on it, by release.
     core = importlib.import_module(typer.Context.__mro__[1].__module__)
@@ -66,6 +66,11 @@ def arguments_of(
         else:
             options += _option(param, value)
     return [str(context.info_name), *options, *(["--", *positional] if positional else [])]
+
+
+def parameter_names(context: Any) -> dict[str, str]:
+    """The names of a command's parameters by flag without dashes, or by argument in capitals."""
+    return {_label(param): str(param.name) for param in _params(context)}
 
 
 def _params(context: Any) -> Iterator[Any]:

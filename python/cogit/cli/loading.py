@@ -93,7 +93,7 @@ def open_model(backend: BackendChoice, model: str, runtime: Runtime, **options: 
             threads=runtime.threads,
             **options,
         )
-        return noted(opened, runtime)
+        return noted(opened, describe_runtime(opened, runtime), runtime.threads)
     import torch
     from transformers.utils import logging
 
@@ -103,7 +103,7 @@ def open_model(backend: BackendChoice, model: str, runtime: Runtime, **options: 
     opened = load_backend(
         backend.value, model, device=runtime.device, dtype=runtime.dtype.value, **options
     )
-    return noted(opened, runtime)
+    return noted(opened, describe_runtime(opened, runtime), runtime.threads)
 
 
 def describe_runtime(backend: Backend, runtime: Runtime) -> dict[str, str]:

@@ -154,7 +154,7 @@ def command(
         require_writable({"out": out}, inputs, force=force)
     else:
         require_apart({"out": out}, inputs)
-    run = begin({"out": out}, {**inputs, "cache": None}, force=force or resume)
+    run = begin({"out": out}, {**inputs, "cache": None}, force=force or out.suffix != _FILE)
     loaded_pairs = load_pairs(pairs)
     say("pairs", f"{len(loaded_pairs)} from {pairs}")
     say("model", f"{display_name(source)} ({source.origin}) in {backend.value}")

@@ -19,7 +19,6 @@ from cogit.cli.outputs import Inputs
 
 if TYPE_CHECKING:
     from cogit.backends import Backend
-    from cogit.cli.loading import Runtime
 
 _NOTE = "cogit.run_record"
 _B = TypeVar("_B", bound="Backend")
@@ -146,19 +145,19 @@ def begin(
     return record
 
 
-def noted(backend: _B, runtime: Runtime) -> _B:
-    """The same backend, noted in the record of the command that runs, if it has one."""
+def noted(backend: _B, running: Mapping[str, str], threads: int | None) -> _B:
+    """The same backend, noted in the record of the command that runs, if it has one.
+
+    running: its kernel, dtype and device. threads: those that were asked for.
+    """
     context = current_context()
     record = None if context is None else context.meta.get(_NOTE)
     if record is not None:
-        from cogit.cli.loading import describe_runtime
-
         name, number = backend.name, 2
         while name in record.models:
             name, number = f"{backend.name} {number}", number + 1
-        facts = {**backend.identity.to_json(), **describe_runtime(backend, runtime)}
-        record.models[name] = facts
-        record.threads = runtime.threads
+        record.models[name] = {**backend.identity.to_json(), **running}
+        record.threads = threads
         record.lap("load")
     return backend
 

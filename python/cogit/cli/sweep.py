@@ -72,7 +72,8 @@ def command(
     _require_one_source(activations, pairs, model)
     _require_new(out)
     source = None if pairs is None else ModelSource.choose(backend, model)
-    inputs: Inputs = {"activations": activations, "pairs": pairs, "model": source and source.path}
+    used = None if source is None else source.path
+    inputs: Inputs = {"activations": activations, "pairs": pairs, "model": used}
     require_writable({"plot": plot}, {**inputs, "out": out}, force=force)
     run = begin({"out": out, "plot": plot}, inputs, force=force, folder=out is not None)
     if activations is not None:
