@@ -73,6 +73,7 @@ LEVELS = [
         "manifest",
         "quantise",
         "quantised",
+        "quantised_forms",
         "replay",
         "report",
         "parity",

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from cogit import __version__
-from cogit.hashing import file_hash, tree_hashes
+from cogit.hashing import file_hash as file_hash
+from cogit.hashing import tree_hashes
 from cogit.run_inputs import Given, describe_inputs
 
 FORMAT = "cogit run"

@@ -44,7 +44,7 @@ def command(
 
     Inputs are compared by hash before; other versions, builds, CPU and threads are said.
     """
-    from cogit.cli.arguments import current_context
+    from cogit.cli.command_values import current_context
     from cogit.cli.replay_run import replayed_arguments, run_again
     from cogit.replay import RecordedRun, compare_outputs
 

@@ -10,38 +10,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import typer
 
-from cogit.cli.arguments import HIDDEN, arguments_of, parameter_names
+from cogit.cli.command_values import HIDDEN, arguments_of, parameter_names
 from cogit.cli.errors import USAGE_ERROR, USER_ERROR
 from cogit.replay import RecordedRun
 
 # Paths that a command reads; those that it writes come from the caller, or are left out.
 _READS = frozenset(
-    [
-        "activations",
-        "file",
-        "gguf",
-        "intervention",
-        "like",
-        "model",
-        "neutral",
-        "off",
-        "on",
-        "opposite",
-        "pairs",
-        "prompt_file",
-        "prompts",
-        "protect",
-        "subspace",
-    ]
+    {
+        *("activations", "file", "gguf", "intervention", "like", "model", "neutral", "off", "on"),
+        *("opposite", "pairs", "prompt_file", "prompts", "protect", "subspace"),
+    }
 )
 _LEFT_OUT = frozenset(
-    ["cache", "checkpoint", "force", "json_file", "out", "out_opposite", "plot", "resume"]
+    {"cache", "checkpoint", "force", "json_file", "log", "out", "out_opposite", "plot", "resume"}
 )
 _NEVER = frozenset({"replay", "serve"})
 # What these say is no setting of a command: which library, which kernels, how much it logs.
@@ -90,18 +78,20 @@ def replayed_arguments(run: RecordedRun, folder: Path, commands: Mapping[str, An
 def run_again(run: RecordedRun, arguments: list[str], working_folder: Path) -> int:
     """Run cogit with these arguments in a process of its own; returns its exit code, 0 or 1.
 
-    It takes the recorded number of threads, and no setting from the environment. What it prints
-    for people goes to standard error. ValueError for any other exit code.
+    It takes the recorded number of threads, and no setting from the environment. Its messages go
+    to standard error. ValueError for any other exit code.
     """
     command = [sys.executable, "-P", "-c", _MAIN, *arguments]
-    done = subprocess.run(
-        command,
-        cwd=working_folder,
-        env=_environment(run),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory(prefix="cogit-settings-") as empty:
+        done = subprocess.run(
+            command,
+            cwd=working_folder,
+            # No settings of the user's own files either: the arguments say everything.
+            env={**_environment(run), "XDG_CONFIG_HOME": empty},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            check=False,
+        )
     if done.returncode == USER_ERROR or done.returncode < 0:
         message = (
             f"[replay] expected cogit {run.command} to end as it did, got exit code "

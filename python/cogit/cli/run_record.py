@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cogit.cli.arguments import arguments_of, current_context, values_of
+from cogit.cli.command_values import arguments_of, current_context, values_of
 from cogit.cli.outputs import Inputs
 
 if TYPE_CHECKING:
