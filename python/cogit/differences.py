@@ -100,14 +100,14 @@ def _gap(one: Any, other: Any) -> str | None:
     if one.tobytes() == other.tobytes():
         return None
     gap = np.abs(one.astype(np.float64) - other.astype(np.float64)).max()
-    return f"by up to {gap:.3g} in {int((one != other).sum())} of {one.size}"
+    bits = [np.ascontiguousarray(x).reshape(-1).view(f"u{x.itemsize}") for x in (one, other)]
+    return f"by up to {gap:.3g} in {int((bits[0] != bits[1]).sum())} of {one.size}"
 
 
 def _of_metadata(one: dict[str, str], other: dict[str, str]) -> str:
     before, after = ({**m, **dict(_leaves(json.loads(m.get("json", "{}"))))} for m in (one, other))
-    before.pop("json", None)
-    after.pop("json", None)
-    keys = [k for k in {**before, **after} if before.get(k) != after.get(k)]
+    written = {"", "json"}  # no key of its own, and the text that the others were read from
+    keys = [k for k in {**before, **after} if k not in written and before.get(k) != after.get(k)]
     return f"metadata: {_some(keys)}"
 
 

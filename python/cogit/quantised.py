@@ -92,8 +92,8 @@ class FormResult:
     with its 95 % bootstrap interval over pairs; negative where the effect is larger, None where the
     reference has none.
     plain_kl, steered_kl: KL(reference ‖ form) per token, nats, unsteered and steered.
-    effect_cosine: of the changes of the logits by steering. neutral_kl: KL(plain ‖ steered) of this form.
-    perplexity, steered_perplexity: on neutral texts, by this form.
+    effect_cosine: of the changes of the logits by steering. neutral_kl: KL(plain ‖ steered) of
+    this form. perplexity, steered_perplexity: on neutral texts, by this form.
     """
 
     name: str

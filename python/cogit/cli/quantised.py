@@ -197,6 +197,7 @@ def _print(found: Comparison, absent: list[str]) -> None:
     width = max(22, *(len(cell) + 2 for column in columns for cell in column.values()))
     for label in columns[0]:
         print(f"{label:<32}" + "".join(f"{column[label]:>{width}}" for column in columns))
+    print("speed is of the engine too: with --gguf f32, llama.cpp stands beside transformers")
     for line in absent:
         print(f"not measured: {line}")
     if not found.has_effect:

@@ -7,6 +7,8 @@ says where something is written.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -109,7 +111,8 @@ def _context(run: RecordedRun, commands: Mapping[str, Any]) -> Any:
         message = f"[replay] expected one of {known}; got the command {run.command[:40]!r}"
         raise ValueError(message)
     try:
-        return command.make_context(run.command, list(run.arguments[1:]))
+        with contextlib.redirect_stdout(io.StringIO()):  # --help among them would print
+            return command.make_context(run.command, list(run.arguments[1:]))
     except (USAGE_ERROR, typer.Exit) as error:
         words = " ".join(str(getattr(error, "message", error)).split())[:160]
         message = f"[replay] expected arguments that cogit {run.command} takes, got: {words}"
@@ -130,10 +133,9 @@ def _environment(run: RecordedRun) -> Mapping[str, str]:
         for name, value in os.environ.items()
         if not name.startswith("COGIT_") or name in _KEPT_VARIABLES
     }
-    # In another working folder, and with none of its modules: it may come from anybody.
-    package = Path(__file__).resolve().parents[2]
-    named = [str(Path(p).resolve()) for p in kept.get("PYTHONPATH", "").split(os.pathsep) if p]
-    kept["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(package), *named]))
+    # The modules of this process, none of the working folder's: it may come from anybody.
+    folders = [str(Path(__file__).resolve().parents[2]), *filter(os.path.isabs, sys.path)]
+    kept["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(folders))
     threads = run.threads.get("torch")
     if run.threads.get("given") is None and type(threads) is int and threads > 0:
         kept["OMP_NUM_THREADS"] = str(threads)
