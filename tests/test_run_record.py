@@ -46,9 +46,9 @@ def states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     negative = rng.standard_normal((2, 12, 16)).astype(np.float32)
     positive = negative + np.eye(16, dtype=np.float32)[0] * 2 + rng.standard_normal(16) * 0.1
     identity = ModelIdentity("none", "llama", 3, 16, 32)
-    return Activations(
-        positive.astype(np.float32), negative, (0, 1), 4, identity
-    ).save("states.safetensors")  # fmt: skip
+    positive = positive.astype(np.float32)
+    recorded = Activations(positive, negative, (0, 1), 4, identity)
+    return recorded.save("states.safetensors")
 
 
 @pytest.mark.parametrize("call", CALLS)

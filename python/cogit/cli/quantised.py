@@ -69,7 +69,7 @@ def command(
     max_tokens: Annotated[int, typer.Option(min=1, help="New tokens to compare logits on.")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds of interleaved timings.")] = 5,
     max_degradation: Annotated[
-        float, typer.Option(help="Share of the reference's effect that may be lost.")
+        float, typer.Option(help="Share of the reference's effect by which it may differ.")
     ] = 0.02,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     device: Annotated[str, typer.Option(help="Device of the reference and of bitsandbytes.")] = (
@@ -83,7 +83,7 @@ def command(
 ) -> None:
     """Compare steering in full precision with steering of the quantised model, side by side.
 
-    Exits with 1 where a form loses --max-degradation of the effect or more, or where there is none.
+    Exits with 1 where a form's effect differs by --max-degradation or more, or where there is none.
     Speed is reported as measured here.
     """
     from cogit.intervention import Intervention
@@ -204,7 +204,7 @@ def _print(found: Comparison, absent: list[str]) -> None:
         print("no effect of the reference: its interval holds zero, so nothing can be lost")
     for result in found.results[1:]:
         verdict = "holds" if result.holds and found.has_effect else "DOES NOT HOLD"
-        print(f"{result.name}: less than {found.threshold:.2%} of the effect lost: {verdict}")
+        print(f"{result.name}: effect within {found.threshold:.2%} of the reference's: {verdict}")
 
 
 def _column(result: FormResult) -> dict[str, str]:
