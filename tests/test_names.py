@@ -35,7 +35,8 @@ def identifiers(tree: ast.AST) -> Iterator[str]:
 
 def named_after_models(source: str, file: Path) -> set[str]:
     allowed = [OF_LLAMA_CPP, OF_TRANSFORMERS]
-    if file.parts[0] == "backends" and file.stem.startswith("llama"):
+    speaks = file.parts[0] == "backends" and file.stem.startswith("llama")
+    if speaks or file.parts == ("quantise.py",):
         allowed.append(OF_ITS_MODULES)
     names = {*identifiers(ast.parse(source)), *file.with_suffix("").parts}
     return {

@@ -27,14 +27,26 @@ from cogit.replay import RecordedRun
 # Paths that a command reads; those that it writes come from the caller, or are left out.
 _READS = frozenset(
     {
-        *("activations", "file", "gguf", "intervention", "like", "model", "neutral", "off", "on"),
+        *(
+            "activations",
+            "file",
+            "gguf",
+            "reports",
+            "intervention",
+            "like",
+            "model",
+            "neutral",
+            "off",
+            "on",
+        ),
         *("opposite", "pairs", "prompt_file", "prompts", "protect", "subspace"),
     }
 )
 _LEFT_OUT = frozenset(
     {"cache", "checkpoint", "force", "json_file", "log", "out", "out_opposite", "plot", "resume"}
 )
-_NEVER = frozenset({"replay", "serve"})
+# Those that run on, repeat others, or only gather commands of their own.
+_NEVER = frozenset({"replay", "serve", "config", "prompts", "log"})
 # What these say is no setting of a command: which library, which kernels, how much it logs.
 _KEPT_VARIABLES = frozenset(
     {"COGIT_CPU_VARIANT", "COGIT_LLAMA_LOG", "COGIT_LLAMA_SOURCE", "COGIT_NUM_THREADS"}
