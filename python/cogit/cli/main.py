@@ -18,6 +18,7 @@ from cogit.cli import (
     inspect,
     parity,
     presets,
+    prompts,
     record,
     reverse,
     subspace,
@@ -49,6 +50,7 @@ for module in (
     sweep,
 ):
     app.command(module.NAME)(module.command)
+app.add_typer(prompts.app, name=prompts.NAME)
 
 
 def _show_version(wanted: bool) -> None:
