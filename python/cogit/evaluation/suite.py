@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cogit.prompts import normalised, require_disjoint
+
 SIGNS = (1, -1)
 
 
@@ -48,6 +50,11 @@ class Suite:
                     f"{sorted(sign for sign, value in given.items() if value)}"
                 )
                 raise ValueError(message)
+        if len({len(texts) for texts in opposite.values()}) > 1:
+            message = "[suite] expected as many opposite prompts for 1 as for -1, got other numbers"
+            raise ValueError(message)
+        for name, texts in self.parts().items():
+            _require_distinct(name, texts)
         require_disjoint(self.parts())
 
     def parts(self) -> dict[str, tuple[str, ...]]:
@@ -84,21 +91,19 @@ _LEAST = {
 }
 
 
-def require_disjoint(parts: Mapping[str, Iterable[str]]) -> None:
-    """ValueError for an empty text, and for one that occurs twice, in one part or in two."""
-    owner: dict[str, str] = {}
-    for name, texts in parts.items():
-        for text in texts:
-            key = " ".join(text.split())
-            if not key:
-                message = f"[suite] expected texts that are not empty, got {text!r} in {name}"
-                raise ValueError(message)
-            if key in owner:
-                where = f"twice in {name}" if owner[key] == name else f"in {owner[key]} and {name}"
-                message = f"[suite] expected texts of one part only, got {text[:60]!r} {where}"
-                raise ValueError(message)
-            owner[key] = name
-
-
 def _words(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _require_distinct(name: str, texts: tuple[str, ...]) -> None:
+    """A prompt given twice is no second piece of evidence."""
+    seen: set[str] = set()
+    for text in texts:
+        key = normalised(text) if isinstance(text, str) else ""
+        if not key:
+            message = f"[suite] expected texts that are not empty, got {text!r} in {name}"
+            raise ValueError(message)
+        if key in seen:
+            message = f"[suite] expected every text once, got {text[:60]!r} twice in {name}"
+            raise ValueError(message)
+        seen.add(key)
