@@ -11,6 +11,7 @@ from cogit import __version__
 from cogit.cli import (
     demo,
     doctor,
+    evaluate,
     export,
     fit,
     gate,
@@ -37,6 +38,7 @@ app = typer.Typer(
 for module in (
     demo,
     doctor,
+    evaluate,
     export,
     fit,
     gate,

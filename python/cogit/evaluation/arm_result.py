@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class ArmResult:
     """An arm's run with its statistics. ``..._pp``: percentage points; None is not measured.
 
-    p: two-sided permutation over prompts, not of single draws. p_holm: corrected over the learned arms. capability:
-    next-token accuracy on neutral texts over the unsteered model's.
+    p: two-sided permutation over prompts, not of single draws. p_holm: corrected over the learned
+    arms. capability: next-token accuracy on neutral texts over the unsteered model's.
     """
 
     run: ArmRun

@@ -9,6 +9,7 @@ from typing import Literal
 from cogit.evaluation.matching import Matched
 from cogit.evaluation.suite import SIGNS
 from cogit.intervention import Intervention
+from cogit.operators import Operator, Unitary
 
 Role = Literal[
     "baseline",
@@ -71,6 +72,26 @@ class Arm:
             for sign, chosen in self.towards.items()
         }
         return replace(self, towards=towards)
+
+    def amplified(self, factor: float) -> Arm:
+        """All reference amplitudes of unitary operators times a factor above zero."""
+
+        def louder(one: Operator) -> Operator:
+            if not isinstance(one, Unitary):
+                return one
+            return replace(one, amplitude=factor * one.amplitude)
+
+        towards = {
+            sign: replace(chosen, operators={k: louder(op) for k, op in chosen.operators.items()})
+            for sign, chosen in (self.towards or {}).items()
+        }
+        return replace(self, towards=towards)
+
+    @property
+    def has_amplitude(self) -> bool:
+        """Whether every operator is a unitary with a reference amplitude other than zero."""
+        chosen = [op for one in (self.towards or {}).values() for op in one.operators.values()]
+        return bool(chosen) and all(isinstance(op, Unitary) and op.amplitude for op in chosen)
 
 
 def both_ways(forward: Intervention, back: Intervention | None = None) -> dict[int, Intervention]:

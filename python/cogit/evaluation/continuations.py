@@ -66,9 +66,10 @@ def relevance(
     if len(prompts) < 2:
         return None
     order = np.random.default_rng(seed).permutation(len(prompts))
-    other = np.empty(len(prompts), np.int64)
-    other[order] = np.roll(order, 1)
-    elsewhere = likelihoods(backend, [prompts[i] for i in other], continuations)
+    following = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+    elsewhere = likelihoods(
+        backend, [prompts[following[i]] for i in range(len(prompts))], continuations
+    )
     gains = [
         float(mine.sum() - theirs.sum())
         for mine, theirs in zip(own, elsewhere, strict=True)

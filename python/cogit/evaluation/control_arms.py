@@ -121,7 +121,7 @@ def _diagonal(subject: Subject, seed: int) -> dict[int, Intervention]:
 
 
 def _is_wide(operator: Operator) -> bool:
-    return operator.span().shape[1] > 1
+    return bool(operator.span().shape[1] > 1)
 
 
 def _is_vector(operator: Operator) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from cogit.evaluation.arms import Arm, both_ways
 from cogit.evaluation.continuations import likelihoods, perplexity
 from cogit.evaluation.engine import ArmRun, Engine
+from cogit.evaluation.matching import turn_limit
 from cogit.evaluation.slope import dose_response
 from cogit.evaluation.statistics import bootstrap_mean
 from cogit.intervention import Intervention
@@ -83,7 +84,8 @@ def strength_sweep(
     intervention's own. share_positive there is the share of continuations on the target's side,
     both directions together. coherent_up_to: the largest strength below the first whose perplexity
     under the unsteered model exceeds ``coherent`` times that of unsteered text; None where the
-    weakest does already. Raises ValueError without calibration prompts.
+    weakest does already. half_turn: the multiple at which an angle is 180°, beyond which strengths
+    are left out; None where none was. Raises ValueError without calibration prompts.
     """
     prompts = engine.suite.calibration_prompts
     if not prompts or any(not (np.isfinite(one) and one > 0) for one in strengths):
@@ -94,10 +96,12 @@ def strength_sweep(
         raise ValueError(message)
     arm = Arm("sweep", "learned", both_ways(intervention, reverse))
     assert arm.towards is not None
+    limit = turn_limit(arm.towards)
     plain = engine.generate(prompts)
     base = _perplexity(engine, plain)
     points: list[DosePoint] = []
-    for factor in track(sorted(strengths), "sweeping strengths", show=show):
+    chosen = sorted(one for one in strengths if one <= limit)
+    for factor in track(chosen, "sweeping strengths", show=show):
         rows: dict[int, list[list[Sample]]] = {}
         for sign, one in arm.scaled(factor).towards.items():  # type: ignore[union-attr]
             with engine.backend.steer(one, verify=False):
@@ -111,6 +115,7 @@ def strength_sweep(
         **_curve(points, engine.settings.resamples, "log10"),
         "coherence_bound": coherent,
         "coherent_up_to": points[broken - 1].strength if broken else None,
+        "half_turn": None if len(chosen) == len(strengths) else limit,
     }
 
 

@@ -54,10 +54,10 @@ class ArmRun:
     @property
     def hits(self) -> NDArray[np.float64]:
         """1 where the text took the target's side. (prompt, seed, sign)"""
-        return (self.scores * np.array(SIGNS) > 0).astype(np.float64)
+        return self.hits_of(self.scores)
 
     def hits_of(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (scores * np.array(SIGNS) > 0).astype(np.float64)
+        return np.asarray(scores * np.array(SIGNS) > 0, dtype=np.float64)
 
 
 class Engine:

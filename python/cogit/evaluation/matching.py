@@ -29,7 +29,8 @@ class Matched:
 
     by: kl (nats per token on neutral calibration texts) or displacement. target: the learned arm's.
     exact: reached within 5 %. factor: what the strengths were multiplied by. evaluations: how often
-    the cost was measured.
+    the cost was measured. amplified: what reference amplitudes were multiplied by, where no angle
+    reaches the target.
     """
 
     by: str
@@ -38,6 +39,7 @@ class Matched:
     exact: bool
     factor: float
     evaluations: int
+    amplified: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         reached = self.reached if math.isfinite(self.reached) else None

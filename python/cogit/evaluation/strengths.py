@@ -40,18 +40,41 @@ def matched_arms(
         if arm.role not in MATCHED or arm.towards is None:
             found.append(arm)
             continue
-        match = find_factor(
-            _cost_at(backend, neutral, arm, by),
-            target,
-            by,
-            limit=turn_limit(arm.towards),
-            power=POWERS[by],
-            # Draws of one control are alike: the last one's factor is near.
-            start=starts.get(arm.role, 1.0),
-        )
-        starts[arm.role] = match.factor
-        found.append(replace(arm.scaled(match.factor), match=match))
+        # Draws of one control are alike: the last one's factor is near.
+        start = starts.get(arm.role, 1.0)
+        one = _matched(lambda arm: arm_cost(backend, neutral, arm, by), arm, target, by, start)
+        if one.match is not None:
+            starts[arm.role] = one.match.factor
+        found.append(one)
     return found
+
+
+def _matched(cost: Callable[[Arm], float], arm: Arm, target: float, by: str, start: float) -> Arm:
+    """The arm at the target: by its strength up to the half turn, then by its amplitude.
+
+    A rotation in a subspace that the model hardly uses reaches no cost by any angle. A quarter turn
+    with a larger reference amplitude is still of its family, and is no weaker than what it
+    controls.
+    """
+    assert arm.towards is not None
+    limit = turn_limit(arm.towards)
+    power = POWERS[by]
+    match = find_factor(
+        lambda factor: cost(arm.scaled(factor)), target, by, limit=limit, power=power, start=start
+    )
+    if match.exact or not match.reached < target or not arm.has_amplitude:
+        return replace(arm.scaled(match.factor), match=match)
+    quarter = arm.scaled(limit / 2)
+    louder = find_factor(
+        lambda factor: cost(quarter.amplified(factor)), target, by, power=power, start=2.0
+    )
+    match = replace(
+        louder,
+        factor=limit / 2,
+        evaluations=match.evaluations + louder.evaluations,
+        amplified=louder.factor,
+    )
+    return replace(quarter.amplified(louder.factor), match=match)
 
 
 def arm_cost(backend: Backend, neutral: NeutralTexts, arm: Arm, by: str) -> float:
@@ -65,9 +88,3 @@ def arm_cost(backend: Backend, neutral: NeutralTexts, arm: Arm, by: str) -> floa
         with backend.steer(intervention, verify=False, control=True):
             costs.append(neutral.cost().kl)
     return float(np.mean(costs))
-
-
-def _cost_at(
-    backend: Backend, neutral: NeutralTexts, arm: Arm, by: str
-) -> Callable[[float], float]:
-    return lambda factor: arm_cost(backend, neutral, arm.scaled(factor), by)

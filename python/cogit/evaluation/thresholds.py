@@ -1,4 +1,4 @@
-"""What an evaluation asks for: limits of the verdict (row Q52) and how much of everything is run."""
+"""What an evaluation asks for: limits of the verdict (row Q52), and how much of all is run."""
 
 from __future__ import annotations
 

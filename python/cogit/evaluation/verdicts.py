@@ -203,10 +203,14 @@ def _spread(lifts: Any) -> str:
 
 def _matched(draws: Sequence[ArmResult]) -> str:
     known = [one.arm.match for one in draws if one.arm.match is not None]
-    short = sum(not one.exact for one in known)
     if not known:
         return ", not matched"
-    return f", {short} of {len(known)} could not be brought to the learned one's cost" * bool(short)
+    short = sum(not one.exact for one in known)
+    louder = sum(one.amplified != 1.0 for one in known)
+    text = f", {louder} of {len(known)} with a larger amplitude" if louder else ""
+    if short:
+        text += f", {short} of {len(known)} could not be brought to the learned one's cost"
+    return text
 
 
 # ---- the cost, and what is only shown ----
