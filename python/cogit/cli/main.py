@@ -12,6 +12,7 @@ from cogit.cli import (
     config,
     demo,
     doctor,
+    evaluate,
     export,
     fit,
     flags,
@@ -44,6 +45,7 @@ app = typer.Typer(
 for module in (
     demo,
     doctor,
+    evaluate,
     export,
     fit,
     gate,
