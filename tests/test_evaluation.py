@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -310,7 +311,7 @@ def test_strengths_over_three_decades(planted: Evaluation) -> None:
     ]
     assert len(coherent) >= 4
     # Common random numbers: a stronger push never loses a prompt but by a rounded tie.
-    assert all(b >= a - 0.05 for a, b in zip(coherent, coherent[1:], strict=False))
+    assert all(b >= a - 0.05 for a, b in itertools.pairwise(coherent))
     assert coherent[-1] > coherent[0] + 0.3
     assert found["slope"]["low"] > 0
     assert found["slope"]["unit"] == "points per decade of strength"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -13,13 +12,14 @@ from cogit.artefact import write_bytes
 from cogit.cli.console import print_json, say
 from cogit.cli.evaluate_material import load_subject, load_suite
 from cogit.cli.evaluate_request import Request
-from cogit.cli.loading import ModelSource, describe_runtime, display_name, open_model
+from cogit.cli.loading import ModelSource, display_name, open_model
+from cogit.cli.run_record import begin
 from cogit.evaluation.dose import strength_sweep
 from cogit.evaluation.engine import Engine
 from cogit.evaluation.evaluation import Evaluation, evaluate
 from cogit.evaluation.judges import make_judge
 from cogit.intervention import Intervention
-from cogit.manifest import build_manifest
+from cogit.reporting import write_report
 from cogit.run_folder import new_run_folder
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def execute(request: Request) -> None:
     suite = load_suite(request, demo=demo)
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder = request.out or Path("runs") / f"evaluate-{stamp}"
-    clock = time.perf_counter()
+    run = begin({"out": folder}, _inputs(request, source), force=False, folder=True)
     with (
         new_run_folder(folder) as working,
         open_model(request.backend, source.path, request.runtime, **_cache(request)) as backend,
@@ -48,15 +48,7 @@ def execute(request: Request) -> None:
         say("evaluated", learned.describe())
         found, sweep = _evaluate(request, backend, subject, suite, demo=demo)
         _write(working, found, sweep)
-        manifest = build_manifest(
-            "evaluate",
-            working,
-            settings=_settings(request),
-            seconds={"all": time.perf_counter() - clock},
-            models={backend.name: backend.identity.to_json()}
-            | describe_runtime(backend, request.runtime),
-        )
-        write_bytes(working / "manifest.json", json.dumps(manifest, indent=2).encode())
+        run.finish_folder(working)
     if request.json_output:
         print_json(found.to_json())
     else:
@@ -83,9 +75,7 @@ def _evaluate(
 
 
 def _write(working: Path, found: Evaluation, sweep: Mapping[str, Any] | None) -> None:
-    # The place where report.md and report.html are to be written as well.
-    report = json.dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(working / "report.json", report.encode())
+    write_report(working, found.to_json())
     if sweep is not None:
         text = json.dumps(sweep, indent=2, allow_nan=False)
         write_bytes(working / "strength_sweep.json", text.encode())
@@ -159,13 +149,11 @@ def _print_sweep(sweep: Mapping[str, Any]) -> None:
     print("coherent at no strength" if limit is None else f"coherent up to {limit:.3g}")
 
 
-def _settings(request: Request) -> dict[str, Any]:
-    given = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(request).items()
-        if name not in ("runtime", "sampling", "json_output", "out")
-    }
-    return {**given, **request.settings().to_json(), "runtime": vars(request.runtime)}
+def _inputs(request: Request, source: ModelSource) -> dict[str, Any]:
+    """What is read, by flag."""
+    names = ("intervention", "opposite", "prompts", "neutral_prompts", "neutral", "pairs")
+    found: dict[str, Any] = {name.replace("_", "-"): getattr(request, name) for name in names}
+    return {**found, "model": source.path}
 
 
 def _is_demo(source: ModelSource, backend: str) -> bool:
