@@ -299,9 +299,10 @@ def test_a_recording_with_a_model_is_made_again(
 
 @pytest.mark.slow
 @pytest.mark.llamacpp
+@pytest.mark.timeout(1800)
 def test_the_demo_is_made_again(tmp_path: Path, capfd: Capture) -> None:
     """Row N10: everything on both backends, training and pictures among it."""
-    assert main(["demo", "--quick", "--out", str(tmp_path / "run")]) == 0
+    assert main(["demo", "--quick", "--threads", "1", "--out", str(tmp_path / "run")]) == 0
     capfd.readouterr()
     code, found = replayed(capfd, str(tmp_path / "run"))
     assert code == 0
