@@ -76,6 +76,7 @@ LEVELS = [
         "artefact_facts",
         "folder_facts",
     },
+    {"pipeline"},
     {"cli"},
 ]
 HEAVY = ["torch", "transformers", "llama_cpp", "scipy", "matplotlib", "rich", "typer", "pydantic"]
