@@ -180,6 +180,7 @@ COMMANDS = {
         "--strength",
     },
     "presets": {"--help", "--json"},
+    "prompts": {"--help"},
     "sweep": {
         "--activations",
         "--alpha",
@@ -242,6 +243,7 @@ def flags_of(command: Any) -> set[str]:
         ("cogit.cli.main", ["import", "--help"]),
         ("cogit.cli.main", ["subspace", "--help"]),
         ("cogit.cli.main", ["sweep", "--help"]),
+        ("cogit.cli.main", ["prompts", "check", "--help"]),
         ("cogit.cli.infer", ["--help"]),
     ],
 )

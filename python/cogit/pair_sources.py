@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from cogit.text_files import is_there, open_text
+from cogit.data_rows import (
+    DATASET,
+    PACKAGED,
+    csv_rows,
+    json_rows,
+    limited,
+    numbered_lines,
+    refuse_folder,
+)
+from cogit.text_files import is_there
 
-MAX_ROWS = 1_000_000
-MAX_LINE = 2**20
-_DATASET = "dataset:"
+SUBJECT = "pairs"
 # Names of the two texts, in the order in which they are looked for.
 _NAMES = (("positive", "negative"), ("chosen", "rejected"))
 
@@ -33,76 +38,31 @@ def read_rows(source: str | Path | Mapping[str, object]) -> Iterator[Row]:
     """The rows of any source that ``load_pairs`` names; ValueError past MAX_ROWS of them."""
     rows: Iterator[Row]
     if isinstance(source, Mapping):
-        from cogit.pair_datasets import DatasetSpec, dataset_rows
-
-        rows = (_row(data, where) for where, data in dataset_rows(DatasetSpec.of(source)))
-    elif str(source).startswith(_DATASET):
+        from cogit.dataset_rows import dataset_rows
         from cogit.pair_datasets import DatasetSpec
 
-        return read_rows(DatasetSpec.parse(str(source).removeprefix(_DATASET)).to_mapping())
+        rows = (_row(data, where) for where, data in dataset_rows(DatasetSpec.of(source)))
+    elif str(source).startswith(DATASET):
+        from cogit.pair_datasets import DatasetSpec
+
+        return read_rows(DatasetSpec.parse(str(source).removeprefix(DATASET)).to_mapping())
+    elif str(source).startswith(PACKAGED):
+        from cogit.packaged import packaged_path
+
+        return read_rows(packaged_path(str(source).removeprefix(PACKAGED), SUBJECT))
     else:
         rows = _file_rows(source)
-    return _limited(rows, str(source))
+    return limited(rows, SUBJECT, str(source))
 
 
 def _file_rows(source: str | Path) -> Iterator[Row]:
     path = Path(source)
     if not is_there(path) and str(source).count(",") == 1:
         return _text_rows(*(Path(part.strip()) for part in str(source).split(",")))
-    if is_there(path) and path.is_dir():
-        message = (
-            f"[pairs] expected a file, got the folder {path}; write dataset:{path} for a data set "
-            f"in it"
-        )
-        raise ValueError(message)
-    return _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
-
-
-def _limited(rows: Iterator[Row], source: str) -> Iterator[Row]:
-    for number, row in enumerate(rows, 1):
-        if number > MAX_ROWS:
-            message = f"[pairs] expected at most {MAX_ROWS} pairs in {source}"
-            raise ValueError(message)
-        yield row
-
-
-def _json_rows(path: Path) -> Iterator[Row]:
-    for number, line in _lines(path):
-        if line.strip():
-            where = f"{path}:{number}"
-            excerpt = line.strip()[:80]
-            try:
-                data = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                message = f"[pairs] expected JSON in {where}, got {excerpt!r} ({error})"
-                raise ValueError(message) from error
-            yield _row(data, where, excerpt)
-
-
-def _csv_rows(path: Path) -> Iterator[Row]:
-    reader = csv.reader((line for _, line in _lines(path, newline="")), strict=True)
-    header: list[str] | None = None
-    while True:
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            message = f"[pairs] expected CSV in {path}:{reader.line_num}, got {error}"
-            raise ValueError(message) from error
-        if fields is None:
-            return
-        where = f"{path}:{reader.line_num}"
-        if not fields:
-            continue
-        if header is None:
-            header = _header(fields, where)
-        elif len(fields) == len(header):
-            yield _row(dict(zip(header, fields, strict=True)), where)
-        else:
-            message = (
-                f"[pairs] expected {len(header)} fields ({', '.join(header)}) in {where}, "
-                f"got {len(fields)}"
-            )
-            raise ValueError(message)
+    refuse_folder(path, SUBJECT)
+    if path.suffix.lower() == ".csv":
+        return (_row(found.data, found.where) for found in csv_rows(path, SUBJECT, _header))
+    return (_row(found.data, found.where, found.excerpt) for found in json_rows(path, SUBJECT))
 
 
 def _header(fields: list[str], where: str) -> list[str]:
@@ -119,7 +79,7 @@ def _header(fields: list[str], where: str) -> list[str]:
 
 def _text_rows(positive: Path, negative: Path) -> Iterator[Row]:
     """Lines of two files, matched by number; a line that is blank in both is left out."""
-    sides = [_lines(positive), _lines(negative)]
+    sides = [numbered_lines(path, SUBJECT) for path in (positive, negative)]
     while True:
         (number, first), (other, second) = (next(side, (0, "")) for side in sides)
         if not number and not other:
@@ -148,20 +108,3 @@ def _row(data: Any, where: str, excerpt: str | None = None) -> Row:
     wanted = " or ".join(" and ".join(pair) for pair in _NAMES)
     message = f"[pairs] expected {wanted} in {where}, got {shown!r}"
     raise ValueError(message)
-
-
-def _lines(path: Path, newline: str | None = None) -> Iterator[tuple[int, str]]:
-    """Numbered lines; ValueError for one longer than MAX_LINE characters, or not UTF-8."""
-    with open_text(path, "pairs", newline) as stream:
-        number = 0
-        while line := _line(stream, path, number + 1):
-            number += 1
-            yield number, line
-
-
-def _line(stream: IO[str], path: Path, number: int) -> str:
-    line = stream.readline(MAX_LINE + 1)
-    if len(line) > MAX_LINE:
-        message = f"[pairs] expected at most {MAX_LINE} characters in {path}:{number}, got more"
-        raise ValueError(message)
-    return line

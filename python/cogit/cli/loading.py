@@ -92,6 +92,9 @@ def open_model(backend: BackendChoice, model: str, runtime: Runtime, **options: 
             threads=runtime.threads,
             **options,
         )
+    from cogit.disk import require_disk_for_model
+
+    require_disk_for_model(model)
     import torch
     from transformers.utils import logging
 

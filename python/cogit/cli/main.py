@@ -20,6 +20,7 @@ from cogit.cli import (
     parity,
     pipeline,
     presets,
+    prompts,
     record,
     reverse,
     study,
@@ -55,6 +56,7 @@ for module in (
     sweep,
 ):
     app.command(module.NAME)(module.command)
+app.add_typer(prompts.app, name=prompts.NAME)
 
 
 def _show_version(wanted: bool) -> None:
