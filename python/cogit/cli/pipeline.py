@@ -128,9 +128,11 @@ def command(
     from cogit.pipeline.runner import Options, run_pipeline
 
     given = dict(locals())
-    names = ("preset", "model", "prompts", "neutral", "judge", "method", "layers", "q", "epochs")
-    names += ("preset_layers", "prompts_per_class", "strength", "max_tokens", "temperature")
-    names += ("top_k", "test_prompts", "seed", "device", "threads")
+    names = (
+        *("preset", "model", "prompts", "neutral", "judge", "method", "layers", "preset_layers"),
+        *("q", "epochs", "prompts_per_class", "strength", "max_tokens", "temperature", "top_k"),
+        *("test_prompts", "seed", "device", "threads"),
+    )
     plan = Plan(
         **{name: given[name] for name in names},
         backend=backend.value,

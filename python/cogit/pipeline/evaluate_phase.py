@@ -1,4 +1,4 @@
-"""Phase 4: the evaluation with its controls. The one place where the pipeline meets the evaluator."""
+"""Phase 4: the evaluation with its controls; here alone the pipeline meets the evaluator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogit.pipeline.files import read_json, write_json
-from cogit.pipeline.fit_phase import FACTS, load_fitted, load_shuffled
+from cogit.pipeline.fit_phase import FACTS, load_fitted
 from cogit.pipeline.record_phase import SEPARATION
 from cogit.sampling import SamplingOptions
 
@@ -44,7 +44,11 @@ def evaluation(
     show: bool,
 ) -> dict[str, Any]:
     """The evaluation as JSON, see `cogit.evaluation`."""
-    raise NotImplementedError
+    from cogit.pipeline.interim_evaluation import Subject, evaluate
+
+    subject = Subject(*load_fitted(fitted))
+    facts = known_facts(recorded, fitted)
+    return evaluate(backend, subject, material, plan, evaluation_sampling(plan), facts, show=show)
 
 
 def evaluation_sampling(plan: Plan) -> SamplingOptions:

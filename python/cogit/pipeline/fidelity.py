@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 _STEPS = tuple(tenth / 10 for tenth in range(1, 11))
 DIRECTIONS = {"to_positive": 1, "to_negative": -1}
 NOTE = (
-    "fidelity is no measure of success: the identity has nearly as much; the flips and the contrast "
-    "beside their controls decide"
+    "fidelity is no measure of success: the identity has nearly as much; the flips and the "
+    "contrast beside their controls decide"
 )
 
 

@@ -1,4 +1,4 @@
-"""Phase 3: continuations of open prompts, unsteered and steered to either class, for people to read.
+"""Phase 3: continuations of open prompts, unsteered and steered either way, for people to read.
 
 ``continuations.json`` is ``{"results": [{"prompt", "baseline", "interventions_negative",
 "interventions_positive"}], "config": {…}}``, the interventions by strength. When it was written is

@@ -7,7 +7,7 @@ its exact judge. Any other model gets the packaged English ones. The parts share
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from cogit.demo import grammar
 from cogit.demo.assets import demo_model
 from cogit.pairs import ContrastPair, load_pairs
 from cogit.pipeline.lineage import texts_hash
-from cogit.text_files import read_lines
+from cogit.prompts import load_prompts, packaged
 
 if TYPE_CHECKING:
     from cogit.backends.base import Backend
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 _CALIBRATION_PAIRS, _HELD_OUT_PAIRS = 24, 40
 _DEMO_FACTS, _OPPOSITE = 24, 24
+INSTRUCTIONS = {
+    1: "Go on in a friendly, pleased and positive tone. ",
+    -1: "Go on in an annoyed, disappointed and negative tone. ",
+}
+"""Of the prompt-only baseline, with the packaged pairs, whose classes are known."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Material:
     def pairs_hash(self) -> str:
         """SHA-256 of all pairs, by their text."""
         parts = [[[*p.texts] for p in part] for part in (self.fit, self.calibration, self.held_out)]
-        return texts_hash(*parts)  # type: ignore[arg-type]
+        return texts_hash(*parts)
 
     def neutral_hash(self) -> str:
         return texts_hash(self.checking, self.reporting)
@@ -122,8 +127,6 @@ def with_prompts(found: Material, plan: Plan, backend: Backend) -> Material:
     """The same with prompts: the common beginnings of pairs, where a user gave pairs alone."""
     if found.prompts:
         return found
-    from dataclasses import replace
-
     opened = [autofit.open_prompts(backend, part) for part in (found.held_out, found.calibration)]
     unseen = [one for one in opened[1] if one not in opened[0]]
     if len(opened[0]) < 4 or len(unseen) < 2:
@@ -142,8 +145,8 @@ def with_prompts(found: Material, plan: Plan, backend: Backend) -> Material:
 def _from_grammar(plan: Plan) -> Material:
     seed, n = plan.chosen_seed, plan.test_prompts
     facts = tuple(grammar.facts(_DEMO_FACTS, seed, "calibration"))
-    prompts = grammar.open_prompts(n, seed, "test")
-    calibration = grammar.open_prompts(plan.calibration_prompts, seed, "calibration")
+    prompts = tuple(grammar.open_prompts(n, seed, "test"))
+    calibration = tuple(grammar.open_prompts(plan.calibration_prompts, seed, "calibration"))
     if plan.prompts is not None:
         prompts, calibration = _given_prompts(plan)
     # One draw of the test facts: what is continued is not also what the KL is measured on.
@@ -159,14 +162,14 @@ def _from_grammar(plan: Plan) -> Material:
         held_out=tuple(grammar.contrast_pairs(_HELD_OUT_PAIRS, seed, "test")),
         checking=neutral[0],
         reporting=neutral[1],
-        prompts=tuple(prompts),
-        calibration_prompts=tuple(calibration),
+        prompts=prompts,
+        calibration_prompts=calibration,
         neutral_prompts=continued,
         judge=plan.judge or "demo",
         origin="pairs, prompts, facts and judge of the demo grammar",
         # The context's sign is the opposite of the target's.
         opposite={
-            sign: tuple(grammar.context_prompts(min(n, _OPPOSITE), -sign, seed, "test"))  # type: ignore[arg-type]
+            sign: tuple(grammar.context_prompts(min(n, _OPPOSITE), -sign, seed, "test"))
             for sign in grammar.SIGNS
         },
     )
@@ -185,8 +188,6 @@ def _from_pairs(plan: Plan) -> Material:
 
 def _packaged(plan: Plan) -> Material:
     pairs, prompts, instructions = packaged_sentiment()
-    from dataclasses import replace
-
     found = _split(plan, pairs, plan.judge or "vader", "packaged English pairs and prompts")
     if plan.prompts is None:
         test, calibration = _two_parts(plan, prompts)
@@ -196,11 +197,7 @@ def _packaged(plan: Plan) -> Material:
 
 def packaged_sentiment() -> tuple[list[ContrastPair], list[str], dict[int, str]]:
     """Pairs, open prompts and instructions that come with the package, for English models."""
-    message = (
-        "[pairs] expected --pairs and --judge: this build has no packaged pairs for other models "
-        "than the shipped one"
-    )
-    raise ValueError(message)
+    return load_pairs("packaged:pairs_sentiment"), packaged("open_prompts"), dict(INSTRUCTIONS)
 
 
 def _split(plan: Plan, pairs: Sequence[ContrastPair], judge: str, origin: str) -> Material:
@@ -235,7 +232,7 @@ def _given_prompts(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def read_prompts(source: str) -> list[str]:
     """The prompts of a source of the user, each once."""
-    return list(dict.fromkeys(read_lines(Path(source), "prompts", "a prompt")))
+    return list(dict.fromkeys(load_prompts(source)))
 
 
 def _two_parts(plan: Plan, prompts: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

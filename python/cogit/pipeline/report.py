@@ -51,8 +51,10 @@ def build_report(
         "separation": read_json(run / "record" / record_phase.SEPARATION),
         "fit": {
             name: fit[name]
-            for name in ("settings", "intervention", "hash", "fidelity", "flips_of_both")
-            + ("contrast", "shuffled_contrast", "criteria", "additive")
+            for name in (
+                *("settings", "intervention", "hash", "fidelity", "flips_of_both"),
+                *("contrast", "shuffled_contrast", "criteria", "additive"),
+            )
         },
         "metrics": metrics(run),
         "summary": evaluation.get("summary"),
