@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests._pipeline import plan
 
 from cogit.cli.main import main
 from cogit.identity import ModelIdentity
@@ -19,7 +20,6 @@ from cogit.pipeline.dims import Dims, resolve_dims, same_depth
 from cogit.pipeline.material import load_material, model_of
 from cogit.pipeline.plan import METHODS, Plan
 from cogit.presets import PRESETS
-from tests._pipeline import plan
 
 
 def identity(d_model: int, n_layers: int) -> ModelIdentity:
@@ -199,9 +199,8 @@ def test_decision_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     text = path.read_text(encoding="utf-8")
     found = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
     assert found == list(SECTIONS)
-    assert [name.lower() for name in found] == (
-        "problem analysis options decision reasoning tradeoffs debt validation future".split()
-    )
+    asked = "problem, analysis, options, decision, reasoning, tradeoffs, debt, validation, future"
+    assert ", ".join(found).lower() == asked
     assert create_decision(folder, "Which rate?").name == "0002-which-rate.md"
     assert create_decision(folder, "../../etc/passwd").parent == folder
     for wrong in ("", "???", "x" * 121):

@@ -138,7 +138,7 @@ def test_a_later_phase_needs_the_earlier_ones(tmp_path: Path) -> None:
     folder, chain = tmp_path / "run", lineages()
     state = finished(folder, chain, phases=["record"])
     require_earlier(state, chain, "fit")
-    with pytest.raises(ValueError, match="phase fit in .* before generate, got one that is not f"):
+    with pytest.raises(ValueError, match=r"phase fit in .* before generate, got one that is not f"):
         require_earlier(state, chain, "generate")
     with pytest.raises(ValueError, match="of another lineage"):
         require_earlier(state, lineages(seed=2), "fit")
@@ -147,9 +147,13 @@ def test_a_later_phase_needs_the_earlier_ones(tmp_path: Path) -> None:
 
 
 def test_a_phase_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), phase_folder(tmp_path, "fit") as made:
-        (made / "half").write_text("x", encoding="utf-8")
-        raise RuntimeError
+    def fail() -> None:
+        with phase_folder(tmp_path, "fit") as made:
+            (made / "half").write_text("x", encoding="utf-8")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert list(tmp_path.iterdir()) == []
     for _ in range(2):  # the second takes the place of the first
         with phase_folder(tmp_path, "fit") as made:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from cogit.backends.base import Backend
     from cogit.pipeline.plan import Plan
 
-_CALIBRATION_PAIRS, _HELD_OUT_PAIRS = 24, 40
 _DEMO_FACTS, _OPPOSITE = 24, 24
 INSTRUCTIONS = {
     1: "Go on in a friendly, pleased and positive tone. ",
@@ -158,8 +157,8 @@ def _from_grammar(plan: Plan) -> Material:
         continued = _beginnings(neutral[1], plan)
     return Material(
         fit=tuple(grammar.contrast_pairs(plan.n_pairs, seed, "train")),
-        calibration=tuple(grammar.contrast_pairs(_CALIBRATION_PAIRS, seed, "calibration")),
-        held_out=tuple(grammar.contrast_pairs(_HELD_OUT_PAIRS, seed, "test")),
+        calibration=tuple(grammar.contrast_pairs(plan.calibration_pairs, seed, "calibration")),
+        held_out=tuple(grammar.contrast_pairs(plan.held_out_pairs, seed, "test")),
         checking=neutral[0],
         reporting=neutral[1],
         prompts=prompts,
@@ -207,8 +206,8 @@ def _split(plan: Plan, pairs: Sequence[ContrastPair], judge: str, origin: str) -
     prompts, calibration = _given_prompts(plan) if plan.prompts is not None else ((), ())
     return Material(
         fit=split.fit[: plan.n_pairs],
-        calibration=split.calibration,
-        held_out=split.held_out,
+        calibration=split.calibration[: plan.calibration_pairs],
+        held_out=split.held_out[: plan.held_out_pairs],
         checking=checking,
         reporting=reporting,
         prompts=prompts,

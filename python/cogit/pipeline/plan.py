@@ -31,7 +31,8 @@ class Plan:
     user; empty ones are those of the demo grammar on the demo model, else the packaged ones.
     layers: candidates, as ``LayerRange`` reads them; preset_layers: those of the preset, at the
     same relative depth. q: of the encoded states; None keeps the preset's ratio to the width.
-    prompts_per_class, epochs: None are the preset's. angle, gain: None lets the choice try several.
+    prompts_per_class, epochs: None are the preset's. calibration_pairs, held_out_pairs: at most so
+    many of the others. angle, gain: None lets the choice try several.
     strength: None takes the chosen one; else a multiple of it (for born-adam, the blend).
     strengths: of the continuations of the generate phase, likewise; empty is the default set.
     seeds, prompts, draws and resamples of the evaluation: see `cogit.evaluation`.
@@ -54,6 +55,8 @@ class Plan:
     k: int = 4
     tail: int = 4
     prompts_per_class: int | None = None
+    calibration_pairs: int = 24
+    held_out_pairs: int = 40
     epochs: int | None = None
     shuffled_fits: int = 4
     angle: float | None = None
@@ -161,6 +164,7 @@ class Plan:
     def _require_numbers(self) -> None:
         # Fewer could not reach p = .05, or not be split.
         least = {"prompts_per_class": 4, "test_prompts": 4, "calibration_prompts": 2}
+        least |= {"calibration_pairs": 2, "held_out_pairs": 5}
         least |= dict.fromkeys(("q", "k", "tail", "epochs", "shuffled_fits", "examples"), 1)
         least |= dict.fromkeys(("max_tokens", "neutral_prompts", "reverse_draws", "threads"), 1)
         least |= {"n_random": 1, "n_same_subspace": 0, "resamples": 100, "seed": 0, "top_k": 0}
