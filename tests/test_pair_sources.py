@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cogit import pair_sources
+from cogit import data_rows, disk
 from cogit.errors import BackendMissingError
 from cogit.pair_datasets import DatasetSpec
 from cogit.pairs import ContrastPair, load_pairs
@@ -76,10 +76,10 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
 
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = '{"positive": "a", "negative": "b"}\n'
-    monkeypatch.setattr(pair_sources, "MAX_LINE", 100)
+    monkeypatch.setattr(data_rows, "MAX_LINE", 100)
     path = write(tmp_path / "p.jsonl", good + " " * 101 + "\n")
     fails(path, r"^\[pairs\] expected at most 100 characters in .*p\.jsonl:2, got more$")
-    monkeypatch.setattr(pair_sources, "MAX_ROWS", 3)
+    monkeypatch.setattr(data_rows, "MAX_ROWS", 3)
     fails(write(tmp_path / "q.jsonl", good * 4), r"^\[pairs\] expected at most 3 pairs in .*q\.js")
     assert len(load_pairs(write(tmp_path / "r.jsonl", good * 3))) == 3
 
@@ -160,7 +160,9 @@ def test_specs_as_text_and_as_mapping() -> None:
     spec = DatasetSpec.parse(
         "some/name?config=en&split=train[10:100]&positive=chosen&negative=rejected&streaming=true"
     )
-    assert spec == DatasetSpec("some/name", "en", "train[10:100]", "chosen", "rejected", "", True)
+    assert spec == DatasetSpec(
+        "some/name", "en", "train[10:100]", "chosen", "rejected", streaming=True
+    )
     assert spec.rows == ("train", 10, 100)
     assert DatasetSpec.of(spec.to_mapping()) == spec
     assert DatasetSpec.parse("./folder").rows == ("train", 0, None)
@@ -248,8 +250,10 @@ def test_a_data_set_is_read_through_the_package(monkeypatch: pytest.MonkeyPatch)
 
     fake = types.ModuleType("datasets")
     fake.load_dataset = load_dataset  # type: ignore[attr-defined]
+    fake.get_dataset_config_names = lambda _: ["none"]  # type: ignore[attr-defined]
     fake.exceptions = types.SimpleNamespace(DatasetsError=DatasetsError)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", fake)
+    monkeypatch.setattr(disk, "require_disk_for_dataset", lambda *_: None)
     columns = "positive=chosen&negative=rejected"
     found = load_pairs(f"dataset:some/name?config=en&split=test[3:5]&{columns}")
     assert found == [ContrastPair("g3", "b3"), ContrastPair("g4", "b4")]

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from cogit.hub_sizes import Sizes, dataset_sizes, model_sizes
+from cogit.hub_sizes import dataset_sizes, model_sizes, prepared_folder
 
 _LOG = logging.getLogger(__name__)
 # What stays free beside the download: a disk that is full to the last byte breaks other things.
@@ -25,8 +25,8 @@ def require_disk(
 ) -> None:
     """OSError where a disk has too little room for what will be written to its folders.
 
-    needs: folders, which need not exist yet, and bytes; those on one disk count together. None is an
-    unknown size, for ``reason``: that is said aloud, and room for SPARE bytes is asked for.
+    needs: folders, which need not exist yet, and bytes; those on one disk count together. None is
+    an unknown size, for ``reason``: that is said aloud, and room for SPARE bytes is asked for.
     """
     disks: dict[int, tuple[Path, int]] = {}
     for folder, size in needs:
@@ -82,8 +82,8 @@ def require_disk_for_dataset(name: str, config: str = "", cache: Path | None = N
     copies = cache or Path(
         os.environ.get("HF_DATASETS_CACHE", str(Path(constants.HF_HOME) / "datasets"))
     )
-    sizes: Sizes = dataset_sizes(name, config, copies)
-    if sizes.download == 0 or (sizes.download is None and _has_copy(copies, name)):
+    sizes = dataset_sizes(name, config, copies)
+    if sizes.download == 0 or (sizes.download is None and prepared_folder(copies, name).is_dir()):
         return
     files = Path(constants.HF_HUB_CACHE)
     prepared = None if sizes.download is None else sizes.prepared
@@ -138,7 +138,3 @@ def _is_hub_id(model: str) -> bool:
     path = Path(model).expanduser()
     local = path.exists() or path.is_absolute() or model.startswith((".", "~"))
     return not (local or path.suffix == ".gguf" or model.count("/") > 1)
-
-
-def _has_copy(copies: Path, name: str) -> bool:
-    return (copies / name.replace("/", "___")).is_dir()

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 TIMEOUT_S = 10.0
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -72,40 +72,59 @@ def dataset_sizes(name: str, config: str = "", cache: Path | None = None) -> Siz
         return Sizes(0)
     card = info.card_data
     described = card.get("dataset_info") if card is not None else None
-    entries = [described] if isinstance(described, dict) else list(described or [])
+    entries = _listed(described)
     entry = _entry(entries, config)
     if entry is not None:
-        sizes = [entry.get("download_size"), entry.get("dataset_size")]
-        if all(type(size) is int and size >= 0 for size in sizes):
-            return Sizes(sizes[0], sizes[1])
+        download, prepared = entry.get("download_size"), entry.get("dataset_size")
+        if _is_size(download) and _is_size(prepared):
+            return Sizes(download, prepared)
     configs = card.get("configs") if card is not None else None
-    if len(entries) > 1 or len(configs or []) > 1:
+    if len(entries) > 1 or len(_listed(configs)) > 1:
         return Sizes(None, reason=f"its card gives no size of the config {config or 'default'}")
     files = [item for item in info.siblings or [] if item.rfilename.endswith(_DATA)]
     if not files:
         return Sizes(None, reason="it has no data files of a known kind")
     found = _total([item.size for item in files])
-    # The prepared copy is about as large as the data.
+    # The copy is counted as large as the data; of compressed data it is larger.
     return Sizes(found.download, found.download or 0, found.reason)
 
 
-def _entry(entries: list[Any], config: str) -> dict[str, Any] | None:
+def prepared_folder(cache: Path, name: str) -> Path:
+    """Where ``datasets`` keeps the copies of a hub data set, by its rule of names."""
+    owner, slash, last = name.rpartition("/")
+    for pattern in (r"([A-Z]+)([A-Z][a-z])", r"([a-z\d])([A-Z])"):
+        last = re.sub(pattern, r"\1_\2", last)
+    return cache / f"{owner}{'___' if slash else ''}{last.lower()}"
+
+
+def _listed(value: Any) -> list[dict[str, Any]]:
+    """The mappings in what a card says, which may be anything."""
+    values = value if isinstance(value, list) else [value]
+    return [one for one in values if isinstance(one, dict)]
+
+
+def _entry(entries: list[dict[str, Any]], config: str) -> dict[str, Any] | None:
     """The description of a configuration; of the only or the default one where none is named."""
-    known = [entry for entry in entries if isinstance(entry, dict)]
-    if not config and len(known) == 1:
-        return known[0]
+    if not config and len(entries) == 1:
+        return entries[0]
     wanted = config or "default"
-    return next((one for one in known if one.get("config_name", "default") == wanted), None)
+    return next((one for one in entries if one.get("config_name", "default") == wanted), None)
 
 
 def _is_prepared(cache: Path, name: str, config: str, revision: str) -> bool:
     """Whether ``datasets`` has made its copy of this revision already."""
-    folder = cache / name.replace("/", "___")
-    return any(folder.glob(f"{config or '*'}/*/{revision}/dataset_info.json"))
+    return any(
+        path.parent.name == revision and config in ("", path.parts[-4])
+        for path in prepared_folder(cache, name).glob("*/*/*/dataset_info.json")
+    )
+
+
+def _is_size(value: Any) -> TypeGuard[int]:
+    return type(value) is int and value >= 0
 
 
 def _total(sizes: list[Any]) -> Sizes:
-    if all(type(size) is int and size >= 0 for size in sizes):
+    if all(map(_is_size, sizes)):
         return Sizes(sum(sizes))
     return Sizes(None, reason="the hub gives no sizes of its files")
 

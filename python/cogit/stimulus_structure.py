@@ -78,8 +78,8 @@ def structural_accuracy(
     n_positive, n_negative = len(positive), len(negative)
     if min(n_positive, n_negative) < FOLDS or (matched and n_positive != n_negative):
         message = (
-            f"[stimuli] expected at least {FOLDS} texts a class, as many in both where matched, got "
-            f"{n_positive} and {n_negative}"
+            f"[stimuli] expected at least {FOLDS} texts a class, as many in both where matched, "
+            f"got {n_positive} and {n_negative}"
         )
         raise ValueError(message)
     rows = structure([*positive, *negative])
