@@ -94,7 +94,11 @@ def test_what_people_read(
     assert len(weights.split(",")) == 8
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert not err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["spectrum.png", "states.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "spectrum.png",
+        "spectrum.png.run.json",
+        "states.safetensors",
+    ]
 
 
 def test_a_plot_is_what_its_name_says(

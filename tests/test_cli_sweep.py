@@ -22,6 +22,8 @@ from cogit.cli.main import main
 from cogit.latest import resolve_latest
 from cogit.sweep_result import CAUTION, Sweep
 
+FILES = {"manifest.json", "sweep.json", "sweep.md", "sweep.png"}
+
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -125,7 +127,7 @@ def test_one_load_and_one_pass_serve_all_layers(
     facts = printed(capfd)
     assert facts["best_layer"] == planted_layer(0)
     names = {path.name for path in out.iterdir()}
-    assert names == {"sweep.json", "sweep.md", "sweep.png", "activations.safetensors"}
+    assert names == {*FILES, "activations.safetensors"}
     latest = resolve_latest(tmp_path / "runs", "sweep")
     assert latest == out
     assert Sweep.load(tmp_path / "runs").best.layer == facts["best_layer"]
@@ -139,7 +141,7 @@ def test_states_of_others_are_not_copied(recorded: Path, tmp_path: Path) -> None
     out = tmp_path / "run"
     short = ["--layers", "0-3", "--permutations", "100"]
     assert main(["sweep", "--activations", str(recorded), *short, "--out", str(out)]) == 0
-    assert {path.name for path in out.iterdir()} == {"sweep.json", "sweep.md", "sweep.png"}
+    assert {path.name for path in out.iterdir()} == FILES
 
 
 @pytest.mark.parametrize(

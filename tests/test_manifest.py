@@ -46,17 +46,25 @@ def test_a_changed_output_changes_its_hash_alone(tmp_path: Path) -> None:
     assert before["b"] == after["b"]
 
 
-def test_the_manifest_and_folders_are_left_out(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
-    (tmp_path / "deeper").mkdir()
-    (tmp_path / "kept").write_text("x", encoding="utf-8")
-    assert set(build(tmp_path)["outputs"]) == {"kept"}
+def test_outputs_are_all_files_below_but_records_of_runs(tmp_path: Path) -> None:
+    record = json.dumps({"format": "cogit run"})
+    for name in ("manifest.json", "deeper/manifest.json", "deeper/a.run.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(record, encoding="utf-8")
+    # Recorded states have a manifest of their own.
+    for name in ("kept", "deeper/kept", "store/manifest.json", "log.txt", ".lock"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    built = build(tmp_path, unhashed=["log.txt"])
+    assert set(built["outputs"]) == {"kept", "deeper/kept", "store/manifest.json"}
+    assert built["unhashed"] == ["log.txt"]
 
 
 def test_it_survives_json(tmp_path: Path) -> None:
     built = build(tmp_path)
     assert json.loads(json.dumps(built, allow_nan=False)) == built
-    assert built["format_version"] == 1
+    assert built["format_version"] == 2
     assert built["command"] == "demo"
     assert built["settings"] == {"seed": 3, "backends": ["transformers"], "threads": None}
     assert built["models"]["transformers"]["n_layers"] == 6

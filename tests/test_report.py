@@ -40,7 +40,6 @@ def check_arm(arm: dict[str, Any]) -> None:
 def check_schema(data: dict[str, Any], names: set[str]) -> None:
     """What a reader of ``cogit demo --json`` may rely on."""
     assert data["verdict"] in {"effect", "no effect"}
-    assert data["seconds"] > 0
     assert data["backends"]
     for backend in data["backends"].values():
         assert set(backend["arms"]) == names
@@ -77,7 +76,7 @@ def test_the_json_of_made_up_results(tmp_path: Path) -> None:
     unitary = data["backends"]["llamacpp"]["arms"]["unitary"]
     assert unitary["lift_pp"] == 38.25
     assert unitary["ci"] == [35.25, 41.25]
-    assert data["seconds"] == 12.3
+    assert "seconds" not in data, "a time is in the manifest: a report is the same each time"
     assert data["chosen"]["source"] == {"blend": 0.5}
 
 

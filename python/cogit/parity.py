@@ -125,7 +125,7 @@ def compare_backends(
     InterventionError if steering does not land in one of them.
     """
     bound = bound_for(gguf_type)
-    _require_same_tokens(reference, other, prompts)
+    require_same_tokens(reference, other, prompts)
     greedy = SamplingOptions(max_tokens=max_tokens, temperature=0.0, stop_at_eos=False)
     samples = reference.generate(prompts, greedy)
     sequences = [[*sample.prompt_ids, *sample.ids] for sample in samples]
@@ -186,7 +186,8 @@ def _agreement(
     )
 
 
-def _require_same_tokens(reference: Backend, other: Backend, prompts: Sequence[str]) -> None:
+def require_same_tokens(reference: Backend, other: Backend, prompts: Sequence[str]) -> None:
+    """ValueError naming a text that has other token ids in the other backend."""
     for prompt in prompts:
         expected, got = reference.tokenize(prompt), other.tokenize(prompt)
         if expected != got:

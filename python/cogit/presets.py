@@ -132,7 +132,7 @@ PRESETS = _named(
             100,
             16,
             50,
-            "8-bit weights (Q8_0 GGUF), for the backend llamacpp",
+            "8-bit weights (Q8_0 GGUF), for the backend llamacpp; cogit quantised compares them",
         ),
     ]
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from cogit.artefact import write_bytes
 from cogit.evaluation.evaluate import ArmResult
 from cogit.evaluation.statistics import Interval
 from cogit.evaluation.verdict import Verdict
+from cogit.figures import image_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +75,6 @@ class Report:
             "chosen": dict(self.chosen),
             "samples": [dict(sample) for sample in self.samples],
             "verdict": self.verdict,
-            "seconds": round(self.seconds, 1),
         }
 
     def write(self, folder: Path) -> None:
@@ -213,6 +212,4 @@ def _panels(n: int) -> tuple[Any, Sequence[Axes]]:
 
 
 def _png(figure: Any) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=120)
-    return stream.getvalue()
+    return image_bytes(figure)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
 from cogit.artefact import write_bytes
+from cogit.figures import image_bytes
 from cogit.sweep_result import CAUTION, FILE_NAME, LayerScore, Sweep
 
 HEADER = (
@@ -72,9 +72,7 @@ def plot_scores(sweep: Sweep, file_type: str = "png") -> bytes:
     axes.errorbar(blocks, scores, yerr=[below, above], fmt="o-", color="#1b6ca8", label="held out")
     axes.set(xlabel="block", ylabel="d_z of held-out pairs", title=f"verdict: {sweep.verdict}")
     axes.legend(frameon=False, fontsize=8)
-    stream = io.BytesIO()
-    figure.savefig(stream, format=file_type, dpi=120)
-    return stream.getvalue()
+    return image_bytes(figure, file_type)
 
 
 def write_sweep(sweep: Sweep, folder: Path) -> None:

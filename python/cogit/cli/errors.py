@@ -19,7 +19,7 @@ USER_ERROR = 2
 INTERRUPTED = 130
 
 # ClickException: typer either brings click inside or depends on it, by release.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 _EXPECTED = (ValueError, OSError, BackendMissingError)
 
 
@@ -31,7 +31,7 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> 
     try:
         with log_lines():
             result = command.main(args=given, prog_name=name, standalone_mode=False)
-    except _USAGE_ERROR as error:
+    except USAGE_ERROR as error:
         context = getattr(error, "ctx", None)
         path = getattr(context, "command_path", name)
         return _fail(f"{_usage_message(error)}; see {path} --help")

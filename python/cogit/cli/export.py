@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cogit.cli.console import print_json, say
-from cogit.cli.outputs import Force, require_writable
+from cogit.cli.outputs import Force, Inputs, require_writable
+from cogit.cli.run_record import begin
 
 if TYPE_CHECKING:
     from cogit.interop.steering_vectors import Convention
@@ -82,7 +83,9 @@ def command(
             f"got {convention.value}; leave it out"
         )
         raise ValueError(message)
-    require_writable({"out": out}, {"INTERVENTION": intervention}, force=force)
+    inputs: Inputs = {"INTERVENTION": intervention}
+    require_writable({"out": out}, inputs, force=force)
+    run = begin({"out": out}, inputs, force=force)
     loaded = Intervention.load(intervention)
     mode: StrengthMode = "folded" if strength is StrengthChoice.folded else "kept"
     counted = as_convention(convention or ConventionChoice.block)
@@ -90,6 +93,7 @@ def command(
         export_control_vector(loaded, out, strength=mode, every_token=every_token)
     else:
         export_vectors(loaded, out, convention=counted, strength=mode, every_token=every_token)
+    run.finish()
     if not loaded.positions.first_token:
         say("positions", "the other tool steers the first token too, this intervention does not")
     scale = 1.0 if strength is StrengthChoice.folded else loaded.strength

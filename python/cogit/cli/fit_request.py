@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from cogit.training.through_model import Refined
 
 
+# Flags of what a fit is made of, beside the model.
+INPUTS = ("pairs", "activations", "subspace", "neutral")
+
+
 @dataclass(frozen=True)
 class Request:
     """The flags of one call. given: names of those that were given and may have no effect."""
@@ -52,6 +56,11 @@ class Request:
     force: bool
     json_output: bool
     given: frozenset[str] = frozenset()
+
+    @property
+    def outputs(self) -> dict[str, Path | None]:
+        """The files to write, by flag."""
+        return {"out": self.out, "out-opposite": self.out_opposite, "plot": self.plot}
 
     def require(self) -> None:
         """ValueError for flags that do not go together, before any work."""
@@ -116,12 +125,9 @@ class Request:
         self._require_writable()
 
     def _require_writable(self) -> None:
-        names = ("pairs", "activations", "subspace", "model", "neutral", "checkpoint")
-        require_writable(
-            {"out": self.out, "out-opposite": self.out_opposite, "plot": self.plot},
-            {name: getattr(self, name) for name in names},
-            force=self.force,
-        )
+        names = (*INPUTS, "model", "checkpoint")
+        inputs = {name: getattr(self, name) for name in names}
+        require_writable(self.outputs, inputs, force=self.force)
 
     def _require_numbers(self) -> None:
         """ValueError for numbers that no fit can have; those of the recipe were checked there."""

@@ -12,8 +12,9 @@ from cogit.cli.console import print_json, say
 from cogit.cli.fit_born import train
 from cogit.cli.fit_lineage import source_facts, subspace_facts, with_lineage
 from cogit.cli.fit_report import facts_of, print_facts
-from cogit.cli.fit_request import Outcome, Request
+from cogit.cli.fit_request import INPUTS, Outcome, Request
 from cogit.cli.loading import ModelSource, display_name, open_model
+from cogit.cli.run_record import begin
 from cogit.evaluation.teacher_forced import TeacherForced
 from cogit.evaluation.undo_ways import undo_ways
 from cogit.intervention import Intervention
@@ -41,8 +42,13 @@ _SHUFFLED_CONTRASTS = 4
 def execute(request: Request) -> None:
     """Do what was asked, write the file and print what was found."""
     request.require()
+    source = None
     if request.pairs is not None:
         source = ModelSource.choose(request.backend, request.model)
+    model = request.model if source is None else source.path
+    inputs = {"model": model, **{name: getattr(request, name) for name in INPUTS}}
+    run = begin(request.outputs, inputs, force=request.force)
+    if source is not None:
         say("model", f"{display_name(source)} ({source.origin}), {request.backend.value}")
         with open_model(request.backend, source.path, request.runtime) as backend:
             outcome = _from_pairs(request, backend)
@@ -59,6 +65,7 @@ def execute(request: Request) -> None:
         from cogit.training.plots import write_plot
 
         write_plot(request.plot, outcome.choice, outcome.refined)
+    run.finish()
     if request.json_output:
         print_json(facts)
     else:

@@ -21,6 +21,7 @@ from cogit.cli.loading import (
     open_model,
 )
 from cogit.cli.outputs import Force, Inputs, require_writable
+from cogit.cli.run_record import RunRecord, begin
 from cogit.text_files import read_lines
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def command(
     source = ModelSource.choose(BackendChoice.transformers, model)
     inputs: Inputs = {"intervention": intervention, **request.texts, "model": source.path}
     require_writable({"out": out}, inputs, force=force)
-    _execute(request, source, Runtime(device, dtype, threads), json_output=json_output)
+    run = begin({"out": out}, inputs, force=force)
+    _execute(request, source, Runtime(device, dtype, threads), run, json_output=json_output)
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,12 @@ class _Request:
 
 
 def _execute(
-    request: _Request, source: ModelSource, runtime: Runtime, *, json_output: bool
+    request: _Request,
+    source: ModelSource,
+    runtime: Runtime,
+    run: RunRecord,
+    *,
+    json_output: bool,
 ) -> None:
     """Read, fit, write, report."""
     on, off = (read_lines(file, name, "a text") for name, file in request.texts.items())
@@ -167,6 +174,7 @@ def _execute(
         gated, fits = fit_gates(backend, stored, on, off, fit=fit, show_progress=True)
         identity = backend.identity
     gated.save(request.out)
+    run.finish()
     say("wrote", f"{request.out}: {gated.describe()}")
     say("llamacpp", "refuses files with gates; run this one with --backend transformers")
     if not json_output:

@@ -9,7 +9,8 @@ import typer
 
 from cogit.cli.console import print_json, say
 from cogit.cli.export import ConventionChoice, as_convention
-from cogit.cli.outputs import Force, require_writable
+from cogit.cli.outputs import Force, Inputs, require_writable
+from cogit.cli.run_record import begin
 
 if TYPE_CHECKING:
     from cogit.identity import ModelIdentity
@@ -65,10 +66,13 @@ def command(
     from cogit.positions import Positions
 
     tokens = Positions.parse(positions, first_token=first_token)
-    require_writable({"out": out}, {"FILE": file, "model": model, "like": like}, force=force)
+    inputs: Inputs = {"FILE": file, "model": model, "like": like}
+    require_writable({"out": out}, inputs, force=force)
+    run = begin({"out": out}, inputs, force=force)
     identity = _identity(model, like)
     made = _imported(file, identity, layer, convention, strength, tokens)
     made.save(out)
+    run.finish()
     say("imported", f"{file.name}: {made.describe()}")
     if json_output:
         print_json(

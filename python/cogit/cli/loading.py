@@ -81,10 +81,11 @@ class Runtime:
 def open_model(backend: BackendChoice, model: str, runtime: Runtime, **options: Any) -> Backend:
     """Load a model. ValueError, OSError or BackendMissingError if it cannot be had."""
     from cogit.backends import load_backend
+    from cogit.cli.run_record import noted
 
     runtime.require(backend)
     if backend is BackendChoice.llamacpp:
-        return load_backend(
+        opened = load_backend(
             backend.value,
             model,
             n_ctx=runtime.n_ctx,
@@ -92,6 +93,7 @@ def open_model(backend: BackendChoice, model: str, runtime: Runtime, **options: 
             threads=runtime.threads,
             **options,
         )
+        return noted(opened, describe_runtime(opened, runtime), runtime.threads)
     from cogit.disk import require_disk_for_model
 
     require_disk_for_model(model)
@@ -101,9 +103,10 @@ def open_model(backend: BackendChoice, model: str, runtime: Runtime, **options: 
     logging.disable_progress_bar()
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
-    return load_backend(
+    opened = load_backend(
         backend.value, model, device=runtime.device, dtype=runtime.dtype.value, **options
     )
+    return noted(opened, describe_runtime(opened, runtime), runtime.threads)
 
 
 def describe_runtime(backend: Backend, runtime: Runtime) -> dict[str, str]:

@@ -14,6 +14,7 @@ from cogit.cli import infer_flags as flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Dtype, ModelSource, Runtime, display_name, open_model
 from cogit.cli.outputs import Force, require_apart, require_writable
+from cogit.cli.run_record import begin
 
 if TYPE_CHECKING:
     from cogit.backends import Backend
@@ -153,6 +154,7 @@ def command(
         require_writable({"out": out}, inputs, force=force)
     else:
         require_apart({"out": out}, inputs)
+    run = begin({"out": out}, {**inputs, "cache": None}, force=force or out.suffix != _FILE)
     loaded_pairs = load_pairs(pairs)
     say("pairs", f"{len(loaded_pairs)} from {pairs}")
     say("model", f"{display_name(source)} ({source.origin}) in {backend.value}")
@@ -161,6 +163,7 @@ def command(
         started = time.perf_counter()
         facts = _record(opened, loaded_pairs, wish)
         facts["seconds"] = round(time.perf_counter() - started, 3)
+    run.finish()
     if json_output:
         print_json(facts)
     else:

@@ -14,6 +14,7 @@ import typer
 
 from cogit.cli.console import print_json, say
 from cogit.cli.outputs import Force, Inputs, require_writable
+from cogit.cli.run_record import begin
 
 if TYPE_CHECKING:
     from cogit.activations import Activations
@@ -102,6 +103,7 @@ def command(
     kept = [name for one in protect or [] for name in (one, one.rpartition(":")[0]) if name]
     inputs: Inputs = {"activations": activations, "protect": kept}
     require_writable({"out": out, "plot": plot}, inputs, force=force)
+    run = begin({"out": out, "plot": plot}, inputs, force=force)
     states = Activations.load(activations)
     protected = _protected(protect or [], states)
     with _warnings_as_lines():
@@ -117,6 +119,7 @@ def command(
     if out is not None:
         facts["file"] = str(subspace.save(out))
         facts["content_hash"] = subspace.content_hash
+    run.finish()
     if json_output:
         print_json(facts)
     else:
@@ -284,11 +287,10 @@ def _protected(given: Sequence[str], states: Activations) -> Any:
 
 def _draw(subspace: Subspace, path: Path) -> None:
     """The spectrum of the further columns as bars."""
-    import io
-
     from matplotlib.figure import Figure
 
     from cogit.artefact import write_bytes
+    from cogit.figures import image_bytes
 
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.subplots()
@@ -297,9 +299,7 @@ def _draw(subspace: Subspace, path: Path) -> None:
     axes.set_xlabel("column after the direction")
     axes.set_ylabel("eigenvalue")
     axes.set_title(f"{subspace.lineage['method']}, block {subspace.layer}")
-    stream = io.BytesIO()
-    figure.savefig(stream, format=path.suffix.lower().removeprefix("."), dpi=120)
-    write_bytes(path, stream.getvalue())
+    write_bytes(path, image_bytes(figure, path.suffix))
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import typer
 
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Dtype, ModelSource, Runtime, open_model
-from cogit.cli.outputs import Force, require_writable
+from cogit.cli.outputs import Force, Inputs, require_writable
+from cogit.cli.run_record import RunRecord, begin
 
 if TYPE_CHECKING:
     from cogit.activations import Activations
@@ -70,8 +71,11 @@ def command(
     runtime = Runtime(device=device, dtype=dtype, threads=threads)
     _require_one_source(activations, pairs, model)
     _require_new(out)
-    inputs = {"activations": activations, "pairs": pairs, "model": model, "out": out}
-    require_writable({"plot": plot}, inputs, force=force)
+    source = None if pairs is None else ModelSource.choose(backend, model)
+    used = None if source is None else source.path
+    inputs: Inputs = {"activations": activations, "pairs": pairs, "model": used}
+    require_writable({"plot": plot}, {**inputs, "out": out}, force=force)
+    run = begin({"out": out, "plot": plot}, inputs, force=force, folder=out is not None)
     if activations is not None:
         from cogit.activations import Activations
 
@@ -79,7 +83,8 @@ def command(
         say("states", str(activations))
     else:
         assert pairs is not None
-        states = _record(pairs, ModelSource.choose(backend, model), backend, runtime, chosen)
+        assert source is not None
+        states = _record(pairs, source, backend, runtime, chosen)
     sweep = sweep_layers(
         states,
         chosen,
@@ -95,9 +100,11 @@ def command(
         write_bytes(plot, plot_scores(sweep, plot.suffix.lower().removeprefix(".")))
         say("plot", str(plot))
     if out is not None:
-        _write_run(sweep, states, out, recorded=activations is None)
+        _write_run(sweep, None if activations else states, out, run)
         say("run folder", str(out))
         facts["out"] = str(out)
+    else:
+        run.finish()
     if json_output:
         print_json(facts)
     else:
@@ -135,15 +142,17 @@ def _record(
         return record(loaded, texts, chosen)
 
 
-def _write_run(sweep: Sweep, states: Activations, out: Path, *, recorded: bool) -> None:
+def _write_run(sweep: Sweep, states: Activations | None, out: Path, run: RunRecord) -> None:
+    """states: those that were recorded for this sweep."""
     from cogit.latest import point_latest
     from cogit.run_folder import new_run_folder
     from cogit.sweep_report import write_sweep
 
     with new_run_folder(out) as working:
         write_sweep(sweep, working)
-        if recorded:
+        if states is not None:
             states.save(working / "activations.safetensors")
+        run.finish_folder(working)
     point_latest(out.absolute().parent, "sweep", out.absolute())
 
 

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from cogit.evaluation.calibrate import Calibration, CalibrationSet, Calibrator
 from cogit.evaluation.evaluate import Arm, ArmResult, EvaluationSet, Evaluator, paired_difference
 from cogit.evaluation.verdict import judge
 from cogit.intervention import Intervention
-from cogit.manifest import build_manifest
+from cogit.manifest import FILE_NAME, build_manifest
 from cogit.progress import track
 from cogit.report import BackendReport, Report
 from cogit.run_folder import new_run_folder
@@ -91,11 +91,8 @@ def run_demo(
         clock = _Clock()
         report, identities = _run(folder, plan, clock)
         report.write(folder)
-        settings = {"seed": seed, "quick": quick, "backends": list(backends), "threads": threads}
-        manifest = build_manifest(
-            "demo", folder, settings=settings, seconds=clock.laps, models=identities
-        )
-        write_bytes(folder / "manifest.json", json.dumps(manifest, indent=2).encode())
+        manifest = _manifest(folder, plan, quick, clock, identities)
+        write_bytes(folder / FILE_NAME, json.dumps(manifest, indent=2).encode())
         if json_path is not None:
             write_bytes(json_path, json.dumps(report.to_json(), indent=2).encode())
     return DemoResult(report, out_dir)
@@ -149,6 +146,28 @@ def _run(folder: Path, plan: _Plan, clock: _Clock) -> tuple[Report, dict[str, An
             seconds=clock.total(),
         )
         return report, {name: backend.identity.to_json() for name, backend in loaded.items()}
+
+
+def _manifest(
+    folder: Path, plan: _Plan, quick: bool, clock: _Clock, models: dict[str, Any]
+) -> dict[str, Any]:
+    backend = plan.backends[0] if len(plan.backends) == 1 else "both"
+    settings = {"seed": plan.seed, "quick": quick, "threads": plan.threads}
+    flags = [f"--seed={plan.seed}", f"--backend={backend}", *(["--quick"] if quick else [])]
+    if plan.threads is not None:
+        flags.append(f"--threads={plan.threads}")
+    return build_manifest(
+        "demo",
+        folder,
+        settings={**settings, "backends": list(plan.backends), "sizes": asdict(plan.sizes)},
+        seconds={**clock.laps, "total": clock.total()},
+        models=models,
+        inputs={f"{name} model": demo_model(name) for name in plan.backends},
+        device="cpu",
+        dtype="f32",
+        threads=plan.threads,
+        argv=("demo", *flags),
+    )
 
 
 def _load(name: str, threads: int | None) -> Backend:

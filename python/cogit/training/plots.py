@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogit.artefact import write_bytes
+from cogit.figures import image_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,9 +32,7 @@ def write_plot(path: Path, choice: Choice | None, refined: Refined | None) -> No
     if refined is not None:
         _draw_curve(axes.pop(0), refined.history)
     figure.tight_layout()
-    stream = io.BytesIO()
-    figure.savefig(stream, format=path.suffix.lower().removeprefix("."))
-    write_bytes(path, stream.getvalue())
+    write_bytes(path, image_bytes(figure, path.suffix))
 
 
 def _draw_choice(axis: Axes, choice: Choice) -> None:
