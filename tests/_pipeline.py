@@ -50,7 +50,7 @@ def opener(plan: Plan, path: str) -> Backend:
 
 
 def evaluation(recorded: Path, fitted: Path, plan: Plan, *rest: Any, **_: Any) -> dict[str, Any]:
-    """A report in the shape of "cogit evaluation", version 1, at once; the lift is 40 a strength."""
+    """A report in the shape of "cogit evaluation", version 1, at once; 40 points a strength."""
     learned, _, _ = load_fitted(fitted)
     names = ("baseline", "learned", "identity", "strength_zero", "random")
     lift = {name: 40.0 * learned.strength if name == "learned" else 0.0 for name in names}
@@ -65,7 +65,7 @@ def evaluation(recorded: Path, fitted: Path, plan: Plan, *rest: Any, **_: Any) -
                 "role": name,
                 "positive_rate": {"+1": 0.5 + lift[name] / 100, "-1": 0.5},
                 "lift_pp": {"mean": lift[name], "low": lift[name] - 5, "high": lift[name] + 5},
-                "text_kl": 0.01 if name == "learned" else 0.0,
+                "neutral_kl": 0.01 if name == "learned" else 0.0,
             }
             for name in names
         ],

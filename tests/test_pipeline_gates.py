@@ -156,7 +156,7 @@ def test_p4_evaluation(whole: Path, tmp_path: Path) -> None:
         "verdict": lambda d: d.update(verdict="great"),
         "no random": lambda d: d.update(arms=[a for a in d["arms"] if a["role"] != "random"]),
         "controls exact": lambda d: next(a for a in d["arms"] if a["role"] == "identity").update(
-            text_kl=0.5
+            neutral_kl=0.5
         ),
     }
     for number, (name, change) in enumerate(wrong.items()):

@@ -71,7 +71,7 @@ def test_plan_survives_json_and_names_the_nearest_key() -> None:
         {"strengths": [1.0, -1.0]},
         {"layers": "9-2"},
         {"layers": "3", "preset_layers": True},
-        {"eval_seeds": []},
+        {"eval_seeds": [1, 1]},
         {"seed": -1},
         {"min_fidelity": 1.0},
     ],

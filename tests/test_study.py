@@ -159,13 +159,13 @@ def test_a_study_runs_the_pipeline(
 ) -> None:
     """Row Q55: two experiments, two verdicts, two entries in the log."""
     monkeypatch.setattr(evaluate_phase, "evaluation", evaluation)
-    data = {"base": {**plan().to_json(), **SETTINGS}, "sweep": {"strength": [0.5, 1.0]}}
+    data = {"base": {**plan().to_json(), **SETTINGS}, "sweep": {"strength": [0.75, 1.0]}}
     path = written(tmp_path, json.dumps(data), "study.json")
     trials = load_study(path)
     result = run_study(trials, tmp_path / "out", opener, Options(show=False))
-    assert [row.status for row in result.rows] == ["done", "done"]
+    assert [(row.status, row.error) for row in result.rows] == [("done", None)] * 2
     lifts = [row.metrics["lift_pp"] for row in result.rows]
-    assert lifts == [20.0, 40.0]
+    assert lifts == [30.0, 40.0]
     log = (tmp_path / "EXPERIMENT_LOG.md").read_text(encoding="utf-8")
     assert log.count("\n## ") == 2
     capfd.readouterr()

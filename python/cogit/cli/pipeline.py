@@ -11,6 +11,7 @@ import typer
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Dtype, Runtime, open_model
 from cogit.cli.outputs import require_apart
+from cogit.cli.run_record import RunRecord, begin
 
 if TYPE_CHECKING:
     from cogit.backends import Backend
@@ -144,6 +145,7 @@ def command(
         raise ValueError(message)
     inputs = {"pairs": pairs or [], "prompts": prompts, "neutral": neutral, "model": model}
     require_apart({"out": out, "log": log}, inputs)
+    recorded = begin({"out": out, "log": log}, inputs, force=True, folder=True)
     options = Options(
         policy=Policy(resume=resume, yes=yes, force=force, ask=_asking()),
         phases=tuple(part.strip() for part in phases.split(",")),
@@ -152,6 +154,7 @@ def command(
         require_effect=require_effect,
         show=not json_output,
         say=say,
+        manifest=lambda folder, seconds: _manifest(recorded, folder, seconds),
     )
     try:
         outcome = run_pipeline(plan, out, opener, options)
@@ -165,6 +168,14 @@ def command(
     if not outcome.succeeded:
         say("stopped", "an effect was required, and the verdict is no effect")
         raise typer.Exit(FAILED)
+
+
+def _manifest(recorded: RunRecord, folder: Path, seconds: dict[str, float]) -> None:
+    """The run's manifest with the seconds of each phase, also of those that were used again."""
+    from cogit.pipeline.runner import UNHASHED
+
+    recorded.seconds |= {name: took for name, took in seconds.items() if name != "total"}
+    recorded.finish_folder(folder, unhashed=UNHASHED)
 
 
 def opener(plan: Plan, path: str) -> Backend:

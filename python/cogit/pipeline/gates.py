@@ -303,7 +303,7 @@ def _exact(arms: list[Any]) -> Check:
         arm["name"]
         for arm in arms
         if arm["role"] in ("identity", "strength_zero")
-        and (arm["positive_rate"] not in rates or (arm.get("text_kl") or 0.0) > _STILL)
+        and (arm["positive_rate"] not in rates or (arm.get("neutral_kl") or 0.0) > _STILL)
     ]
     return Check(
         "controls exact",

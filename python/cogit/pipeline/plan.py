@@ -19,6 +19,7 @@ PHASES = ("record", "fit", "generate", "evaluate", "reverse")
 METHODS = ("plane", "procrustes", "direct", "born", "margin", "born-adam")
 BACKENDS = ("transformers", "llamacpp")
 DECODES = ("real_component", "real_imag_avg")
+_QUICK = 10
 MATCHES = ("kl", "displacement", "none")
 
 
@@ -35,7 +36,9 @@ class Plan:
     many of the others. angle, gain: None lets the choice try several.
     strength: None takes the chosen one; else a multiple of it (for born-adam, the blend).
     strengths: of the continuations of the generate phase, likewise; empty is the default set.
-    seeds, prompts, draws and resamples of the evaluation: see `cogit.evaluation`.
+    eval_seeds: replicates of each prompt; empty is two for presets of ten pairs, which are meant
+    for a quick look, and four for others. match, prompts, draws and resamples of the evaluation:
+    see `cogit.evaluation`.
     """
 
     preset: str = "tiny"
@@ -73,7 +76,7 @@ class Plan:
     strengths: tuple[float, ...] = ()
     examples: int = 8
     match: str = "kl"
-    eval_seeds: tuple[int, ...] = (42, 43, 44, 45)
+    eval_seeds: tuple[int, ...] = ()
     test_prompts: int = 48
     calibration_prompts: int = 24
     neutral_prompts: int = 16
@@ -90,6 +93,9 @@ class Plan:
         chosen = preset(self.preset)
         if self.seed is None:
             object.__setattr__(self, "seed", chosen.seed)
+        if not self.eval_seeds:
+            n_seeds = 2 if chosen.prompts_per_class <= _QUICK else 4
+            object.__setattr__(self, "eval_seeds", tuple(range(42, 42 + n_seeds)))
         self._require_words()
         self._require_numbers()
 
@@ -183,8 +189,9 @@ class Plan:
             _refuse("min_fidelity", "0 or more and below 1", self.min_fidelity)
         if not all(math.isfinite(one) and one > 0 for one in self.strengths):
             _refuse("strengths", "numbers above 0; both directions are run anyway", self.strengths)
-        if len(set(self.eval_seeds)) != len(self.eval_seeds) or not self.eval_seeds:
-            _refuse("eval_seeds", "different seeds", self.eval_seeds)
+        seeds = self.eval_seeds
+        if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+            _refuse("eval_seeds", "different seeds of 0 or more", seeds)
 
 
 def named(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def build_report(
             name: fit[name]
             for name in (
                 *("settings", "intervention", "hash", "fidelity", "flips_of_both"),
-                *("contrast", "shuffled_contrast", "criteria", "additive"),
+                *("contrast", "shuffled_contrast", "criteria"),
             )
         },
         "metrics": metrics(run),
@@ -72,7 +72,7 @@ def metrics(run: Path) -> dict[str, Any]:
         "lift_pp": lift.get("mean"),
         "lift_low": lift.get("low"),
         "lift_high": lift.get("high"),
-        "kl": learned.get("text_kl"),
+        "kl": learned.get("neutral_kl"),
         "perplexity_ratio": learned.get("perplexity_ratio"),
         "p": learned.get("p"),
     }

@@ -32,6 +32,8 @@ from cogit.pipeline.state import RunState, phase_folder, sweep_leftovers
 if TYPE_CHECKING:
     from cogit.backends.base import Backend
 
+# Of a run folder, what cannot be the same twice: it holds times.
+UNHASHED = (STATE,)
 OpenBackend = Callable[[Plan, str], "Backend"]
 Say = Callable[[str, str], None]
 
@@ -52,6 +54,8 @@ class Options:
     be finished. log: file of the experiment log, None for the one beside the run folder.
     require_effect: the verdict "no effect" is no success then. on_event: is told
     ``record:start``, ``record:written`` (files in place, state not yet) and ``record:done``.
+    manifest: writes the manifest of a finished folder, given the seconds of each phase; by default
+    one from the plan alone, which `cogit replay` cannot repeat.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -62,6 +66,7 @@ class Options:
     show: bool = True
     say: Say = _silent
     on_event: Callable[[str], None] = _no_event
+    manifest: Callable[[Path, dict[str, float]], None] | None = None
 
     def __post_init__(self) -> None:
         rows = [PHASES.index(one) if one in PHASES else -1 for one in self.phases]
@@ -272,17 +277,28 @@ def _finish(
     )
     write_json(run.folder / report.FILE, found)
     succeeded = not (options.require_effect and found["verdict"] == "no effect")
-    _write_manifest(run, seconds, cost)
+    _write_manifest(run, seconds)
     if succeeded:
         _log(run, found, seconds["total"])
     return Outcome(run.folder, state, tuple(reused), seconds, found, cost, succeeded)
 
 
-def _write_manifest(run: _Run, seconds: dict[str, float], cost: float | None) -> None:
-    settings = {**run.plan.to_json(), "cost": cost}
-    models = {run.backend.name: run.backend.identity.to_json()}
+def _write_manifest(run: _Run, seconds: dict[str, float]) -> None:
+    if run.options.manifest is not None:
+        run.options.manifest(run.folder, seconds)
+        return
+    plan = run.plan
     manifest = build_manifest(
-        "pipeline", run.folder, settings=settings, seconds=seconds, models=models
+        "pipeline",
+        run.folder,
+        settings=plan.to_json(),
+        seconds=seconds,
+        models={run.backend.name: run.backend.identity.to_json()},
+        seeds={"seed": plan.chosen_seed},
+        device=plan.device,
+        dtype=plan.dtype,
+        threads=plan.threads,
+        unhashed=UNHASHED,
     )
     write_json(run.folder / "manifest.json", manifest)
 
