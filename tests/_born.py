@@ -8,6 +8,9 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
+
+    from cogit.training.born_pair import BornFit
 
     Complex = NDArray[np.complex128]
     Real = NDArray[np.float64]
@@ -56,3 +59,8 @@ def born(unitary: Any, source: Complex, target: Complex) -> float:
     source, target = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (source, target))
     overlaps = np.einsum("nq,nq->n", target.conj(), source @ np.asarray(unitary).T)
     return float((np.abs(overlaps) ** 2).mean())
+
+
+def parts(fit: BornFit) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    states = fit.results["negative_to_positive"].states
+    return (states.source, states.target), (states.held_source, states.held_target)

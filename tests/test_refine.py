@@ -13,33 +13,15 @@ import torch
 
 from _planted import FACTS, PLANTED_LAYER, planted_backend, planted_model, texts, word_tokenizer
 from _planted import pairs as planted_pairs
-from cogit.activations import record
+from _refine import SETTINGS, Interrupted, losses, planted_data, small_start
 from cogit.backends.transformers import TransformersBackend
-from cogit.errors import ArtefactError
 from cogit.evaluation.teacher_forced import Budget, TeacherForced
 from cogit.intervention import Intervention
-from cogit.operators import Additive, Unitary
-from cogit.positions import Positions
-from cogit.subspace import fit_subspace
-from cogit.training import refine_state
+from cogit.operators import Unitary
 from cogit.training.lifted import LiftedUnitary
 from cogit.training.refine_objective import objective
 from cogit.training.steered_pass import SteeredPass, token_log_likelihoods
 from cogit.training.through_model import Refined, RefineData, RefineSettings, refine
-
-SETTINGS = RefineSettings(
-    steps=16,
-    learning_rate=0.05,
-    batch_pairs=6,
-    batch_neutral=3,
-    evaluate_every=8,
-    checkpoint_every=5,
-    seed=2,
-)
-
-
-class Interrupted(Exception):
-    """Stands for a kill."""
 
 
 @pytest.fixture(scope="module")
@@ -49,21 +31,12 @@ def backend() -> TransformersBackend:
 
 @pytest.fixture(scope="module")
 def start(backend: TransformersBackend) -> Intervention:
-    """A small rotation at a small amplitude: far from the best."""
-    states = record(backend, planted_pairs(24, 0, n_plain=4, n_class=4), show_progress=False)
-    subspace = fit_subspace(states, PLANTED_LAYER, k=2)
-    operator = Unitary.fit(subspace, angle=20.0, gain=0.5)
-    return Intervention({PLANTED_LAYER: operator}, backend.identity)
+    return small_start(backend)
 
 
 @pytest.fixture(scope="module")
 def data() -> RefineData:
-    return RefineData(
-        pairs=planted_pairs(16, 41, n_plain=4, n_class=1),
-        neutral=texts(8, 42, FACTS, 8),
-        check_pairs=planted_pairs(12, 43, n_plain=4, n_class=1),
-        check_neutral=texts(6, 44, FACTS, 8),
-    )
+    return planted_data()
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +49,6 @@ def whole(
     """An uninterrupted run and its checkpoint folder."""
     folder = tmp_path_factory.mktemp("whole")
     return refine(backend, start, data, SETTINGS, checkpoint=folder), folder
-
-
-def losses(history: Any) -> list[float]:
-    return [row["loss"] for row in history if "loss" in row]
 
 
 # ---- the pass ----
@@ -349,124 +318,6 @@ def test_several_blocks_and_a_norm_restore(
     refined = refine(backend, both, data, replace(SETTINGS, steps=3))
     assert refined.intervention.layers == (1, PLANTED_LAYER)
     assert [one.restore for one in refined.intervention.operators.values()] == [False, True]  # type: ignore[attr-defined]
-
-
-# ---- refusals ----
-
-
-def test_other_starts_are_refused(
-    backend: TransformersBackend, start: Intervention, data: RefineData
-) -> None:
-    additive = replace(start, operators={PLANTED_LAYER: Additive(np.ones(start.identity.d_model))})
-    with pytest.raises(TypeError, match=r"^\[refine\] expected unitary operators .* got additive$"):
-        refine(backend, additive, data, SETTINGS)
-    for positions in (Positions("generated"), Positions(first_token=True)):
-        with pytest.raises(ValueError, match=r"^\[refine\] expected an intervention on all tokens"):
-            refine(backend, replace(start, positions=positions), data, SETTINGS)
-    with backend.steer(start), pytest.raises(ValueError, match="got one that steers"):
-        refine(backend, start, data, SETTINGS)
-    with pytest.raises(ValueError, match=r"^\[refine\] expected pairs and neutral texts"):
-        refine(backend, start, replace(data, pairs=[]), SETTINGS)
-    with pytest.raises(ValueError, match=r"^\[resume\] expected a checkpoint folder"):
-        refine(backend, start, data, SETTINGS, resume=True)
-    with pytest.raises(FileNotFoundError):
-        refine(backend, start, data, SETTINGS, checkpoint=Path(), resume=True)
-
-
-def test_a_checkpoint_is_not_overwritten(
-    backend: TransformersBackend, start: Intervention, data: RefineData, whole: tuple[Refined, Path]
-) -> None:
-    _, folder = whole
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(
-        FileExistsError, match=r"^\[refine\] expected a folder without a checkpoint"
-    ):
-        refine(backend, start, data, SETTINGS, checkpoint=folder)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def test_a_budget_that_nothing_meets_is_refused(
-    backend: TransformersBackend, start: Intervention, data: RefineData
-) -> None:
-    strict = replace(data, budget=Budget(neutral_kl=0.0))
-    with pytest.raises(ValueError, match=r"^\[refine\] expected a strength within .*got none in 2"):
-        refine(backend, start, strict, replace(SETTINGS, steps=2))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"steps": 0},
-        {"strengths": (0.0, 1.0)},
-        {"strengths": (1.0, 0.5)},
-        {"kl_price": -1.0},
-        {"learning_rate": 0.0},
-        {"learning_rate": float("nan")},
-        {"batch_pairs": 0},
-    ],
-)
-def test_settings_are_checked(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"^\[refine\] expected"):
-        RefineSettings(**wrong)
-
-
-def test_checkpoints_of_other_runs_are_refused(
-    backend: TransformersBackend, start: Intervention, data: RefineData, whole: tuple[Refined, Path]
-) -> None:
-    _, folder = whole
-    others = [
-        (start, data, replace(SETTINGS, seed=3)),
-        (start.at_strength(0.5), data, SETTINGS),
-        (start, replace(data, check_pairs=data.check_pairs[1:]), SETTINGS),
-    ]
-    for begun, texts_, settings in others:
-        with pytest.raises(ArtefactError, match=r"^\[resume\] expected the checkpoint of this run"):
-            refine(backend, begun, texts_, settings, checkpoint=folder, resume=True)
-
-
-def _damage_history(folder: Path, text: str) -> None:
-    (folder / "history.jsonl").write_text(text, encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    "text", ["", "{}\n", "[1]\n", "not json\n", '{"step": 1, "loss": 2}\n', "[" * 50_000 + "\n"]
-)
-def test_damaged_curves_are_refused(tmp_path: Path, text: str) -> None:
-    progress = refine_state.Progress(step=2)
-    leaves = {"0.X": np.zeros((2, 2, 2))}
-    refine_state.save(tmp_path, progress, leaves, {}, [{"step": 1, "loss": 1.0}], "run")
-    _damage_history(tmp_path, text)
-    with pytest.raises(ArtefactError, match=r"^\[resume\] expected"):
-        refine_state.load(tmp_path, "run")
-
-
-def test_damaged_checkpoints_are_refused(
-    backend: TransformersBackend,
-    start: Intervention,
-    data: RefineData,
-    whole: tuple[Refined, Path],
-    tmp_path: Path,
-) -> None:
-    _, folder = whole
-    for name in ("checkpoint.safetensors", "history.jsonl"):
-        (tmp_path / name).write_bytes((folder / name).read_bytes())
-    content = (folder / "checkpoint.safetensors").read_bytes()
-    (tmp_path / "checkpoint.safetensors").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ArtefactError, match=r"^\[load\] expected a whole safetensors file"):
-        refine(backend, start, data, SETTINGS, checkpoint=tmp_path, resume=True)
-    # Whole, of this run, with tensors of another shape.
-    run = json.loads(_header(content)["json"])["run"]
-    history = [{"step": i + 1, "loss": 1.0} for i in range(4)]
-    wrong = {f"{PLANTED_LAYER}.{name}": np.zeros(3) for name in ("X", "Y", "log_gain")}
-    refine_state.save(tmp_path, refine_state.Progress(step=4), wrong, {}, history, run)
-    with pytest.raises(ArtefactError, match=r"^\[resume\] expected the tensors of this run"):
-        refine(backend, start, data, SETTINGS, checkpoint=tmp_path, resume=True)
-
-
-def _header(content: bytes) -> dict[str, str]:
-    size = int.from_bytes(content[:8], "little")
-    found: dict[str, str] = json.loads(content[8 : 8 + size])["__metadata__"]
-    return found
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ class LexiconJudge:
     def load(cls, path: Path, *, negation: Iterable[str] = ()) -> LexiconJudge:
         """Read ``word<TAB or comma>value`` lines, or a JSON object where the suffix is .json.
 
-        Empty lines, lines that begin with ``#`` and a first line ``word,value`` are left out.
+        Empty lines, lines that begin with ``#`` and a heading ``word,value`` are left out.
         Raises FileNotFoundError, or ValueError naming what is wrong and where.
         """
         if path.exists() and not path.is_file():
@@ -133,12 +133,14 @@ def _one_word(word: str, source: str) -> str:
 
 
 def _lines(text: str, path: Path) -> Iterator[tuple[str, float]]:
+    seen = 0
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         separator = "\t" if "\t" in line else ","
         cells = [cell.strip() for cell in line.split(separator)]
-        if number == 1 and [cell.lower() for cell in cells] == ["word", "value"]:
+        seen += 1
+        if seen == 1 and [cell.lower() for cell in cells] == ["word", "value"]:
             continue
         where = f"line {number} of {path}"
         if len(cells) != 2:
