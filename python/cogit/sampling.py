@@ -63,13 +63,20 @@ class Sample:
 class Sampler:
     """Chooses the next token of each row; row i draws from its own stream of noise."""
 
-    def __init__(self, options: SamplingOptions, rows: Sequence[int]) -> None:
+    def __init__(
+        self, options: SamplingOptions, rows: Sequence[int], seeds: Sequence[int] | None = None
+    ) -> None:
+        """seeds: several replicates in one go. Row r is then row r % n under the seed r // n, where
+        n is the number of rows over that of seeds; the seed of the options does not count.
+        """
         self.options = options
+        keys = {row: (options.seed, row) for row in rows}
+        if seeds is not None:
+            n = len(rows) // len(seeds)
+            keys = {row: (seeds[row // n], row % n) for row in rows}
         self._streams = {
-            row: np.random.Generator(
-                np.random.Philox(key=np.array([options.seed, row], dtype=np.uint64))
-            )
-            for row in rows
+            row: np.random.Generator(np.random.Philox(key=np.array(key, dtype=np.uint64)))
+            for row, key in keys.items()
         }
 
     def choose(self, logits: NDArray[np.float32], rows: Sequence[int]) -> list[int]:

@@ -193,6 +193,33 @@ class Backend(ABC):
         chosen = options or SamplingOptions()
         ids = self.require_fit(prompts, chosen.max_tokens)
         sampler = Sampler(chosen, range(len(prompts)))
+        return self._continued(prompts, ids, sampler, show_progress=show_progress)
+
+    def replicate(
+        self, prompts: Sequence[str], options: SamplingOptions, seeds: Sequence[int]
+    ) -> list[list[Sample]]:
+        """Continuations (seed, prompt) under several seeds, in common batches.
+
+        The noise is that of ``generate`` under each seed; the batches are others, which may round
+        the logits otherwise. ValueError as there, and without seeds.
+        """
+        if not seeds:
+            message = "[generate] expected at least one seed, got none"
+            raise ValueError(message)
+        n = len(prompts)
+        ids = self.require_fit(prompts, options.max_tokens) * len(seeds)
+        sampler = Sampler(options, range(len(ids)), seeds)
+        found = self._continued(list(prompts) * len(seeds), ids, sampler)
+        return [found[start : start + n] for start in range(0, len(found), n)] if n else []
+
+    def _continued(
+        self,
+        prompts: Sequence[str],
+        ids: Sequence[TokenIds],
+        sampler: Sampler,
+        *,
+        show_progress: bool = False,
+    ) -> list[Sample]:
         order = sorted(range(len(prompts)), key=lambda row: len(ids[row]))
         starts = range(0, len(order), self.batch_size)
         generated: dict[int, list[int]] = {}
@@ -201,7 +228,7 @@ class Backend(ABC):
             outputs = self._generate([ids[row] for row in rows], rows, sampler)
             generated.update(zip(rows, outputs, strict=True))
         return [
-            self._sample(prompt, ids[row], generated[row], chosen)
+            self._sample(prompt, ids[row], generated[row], sampler.options)
             for row, prompt in enumerate(prompts)
         ]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class ArmResult:
     """An arm's run with its statistics. ``..._pp``: percentage points; None is not measured.
 
-    p: two-sided permutation over prompts. p_holm: corrected over the learned arms. capability:
+    p: two-sided permutation over prompts, not of single draws. p_holm: corrected over the learned arms. capability:
     next-token accuracy on neutral texts over the unsteered model's.
     """
 
@@ -31,7 +31,7 @@ class ArmResult:
     lift: Interval
     override: Interval | None
     drift: Interval | None
-    p: float
+    p: float | None
     p_holm: float | None
     mcnemar_p: float
     cohen_h: float
@@ -64,7 +64,7 @@ class ArmResult:
             "score": float((run.scores * np.array(SIGNS)).mean()),
             "lift_pp": asdict(self.lift),
             "override_pp": None if self.override is None else asdict(self.override),
-            "p": None if baseline else self.p,
+            "p": self.p,
             "p_holm": self.p_holm,
             "mcnemar_p": None if baseline else self.mcnemar_p,
             "cohen_h": self.cohen_h,
@@ -102,7 +102,7 @@ def measure(
         lift=points(lift, resamples, seed),
         override=_override(run, plain, resamples, seed),
         drift=gain(run.neutral_scores, plain.neutral_scores),
-        p=1.0 if baseline else sign_flip_p(lift, seed=seed),
+        p=sign_flip_p(lift, seed=seed) if run.arm.full and not baseline else None,
         p_holm=None,
         mcnemar_p=mcnemar(run.hits, plain.hits).p,
         cohen_h=cohen_h(float(run.hits.mean()), float(plain.hits.mean())),
@@ -119,7 +119,11 @@ def with_holm(results: list[ArmResult], n_tests: int) -> list[ArmResult]:
 
     Tests whose p is not known here are taken to be as small, which multiplies by their number.
     """
-    learned = {str(i): one.p for i, one in enumerate(results) if one.arm.role == "learned"}
+    learned = {
+        str(i): one.p
+        for i, one in enumerate(results)
+        if one.arm.role == "learned" and one.p is not None
+    }
     if not learned:
         return results
     # Among equal ones Holm takes the first as the smallest: the known ones get the full factor.
@@ -136,9 +140,7 @@ def points(values: NDArray[np.float64], resamples: int, seed: int) -> Interval:
     return bootstrap_mean(100.0 * values, seed=seed, resamples=resamples)
 
 
-def compare(
-    one: ArmResult, other: ArmResult, *, resamples: int, seed: int
-) -> Mapping[str, Any]:
+def compare(one: ArmResult, other: ArmResult, *, resamples: int, seed: int) -> Mapping[str, Any]:
     """One entry of ``comparisons``: two arms on the same prompts and seeds."""
     gap = one.run.hits - other.run.hits
     override = _override(one.run, other.run, resamples, seed)

@@ -73,9 +73,7 @@ class Arm:
         return replace(self, towards=towards)
 
 
-def both_ways(
-    forward: Intervention, back: Intervention | None = None
-) -> dict[int, Intervention]:
+def both_ways(forward: Intervention, back: Intervention | None = None) -> dict[int, Intervention]:
     """What steers to +1 and to -1; the way back is the negative strength unless it is given."""
     return {1: forward, -1: forward.at_strength(-forward.strength) if back is None else back}
 

@@ -72,6 +72,7 @@ class Engine:
         self._ids = [backend.tokenize(prompt) for prompt in suite.prompts]
         self.neutral: NeutralTexts | None = None
         self._plain: ArmRun | None = None
+        self._learned: ArmRun | None = None
 
     def run(self, arm: Arm) -> ArmRun:
         """Generate, judge and measure one arm. The baseline must be the first."""
@@ -80,7 +81,12 @@ class Engine:
             return self._plain
         if arm.towards is None:
             return self._finish(arm, self._unsteered(arm), {})
-        return self._run_steered(arm)
+        if arm.role == "sign_flipped" and self._learned is not None:
+            return _turned(self._learned, arm)
+        run = self._run_steered(arm)
+        if arm.role == "learned" and self._learned is None:
+            self._learned = run
+        return run
 
     def generate(
         self, prompts: Sequence[str], *, seeds: Sequence[int] | None = None
@@ -89,8 +95,7 @@ class Engine:
         if not prompts:
             return []
         chosen = self.settings.seeds if seeds is None else seeds
-        options = self.settings.sampling
-        return [self.backend.generate(prompts, replace(options, seed=seed)) for seed in chosen]
+        return self.backend.replicate(prompts, self.settings.sampling, chosen)
 
     def judge(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
         """(sample,) scores; the same text after the same prompt is asked about once.
@@ -113,9 +118,7 @@ class Engine:
                 raise ValueError(message)
             if not (np.isfinite(found).all() and (np.abs(found) <= 1).all()):
                 wrong = found[~(np.abs(found) <= 1)][0]
-                message = (
-                    f"[judge] expected scores in [-1, 1] from {self._judge.name}, got {wrong}"
-                )
+                message = f"[judge] expected scores in [-1, 1] from {self._judge.name}, got {wrong}"
                 raise ValueError(message)
             self._judged.update(zip(new, (float(value) for value in found), strict=True))
         return np.array([self._judged[key] for key in keys])
@@ -150,9 +153,7 @@ class Engine:
         costs: list[Any] = []
         for sign in SIGNS:
             chosen = arm.towards[sign]
-            with self.backend.steer(
-                chosen, verify=arm.role == "learned", control=arm.control
-            ):
+            with self.backend.steer(chosen, verify=arm.role == "learned", control=arm.control):
                 parts["open"][sign] = self._continue(arm, "open", sign)
                 if arm.full:
                     parts["neutral"][sign] = self._continue(arm, "neutral", sign)
@@ -271,3 +272,20 @@ class Engine:
                     f"context), got {n_tokens} in {text[:60]!r}; shorten it"
                 )
                 raise ValueError(message)
+
+
+def _turned(run: ArmRun, arm: Arm) -> ArmRun:
+    """The learned arm's texts held against the other sign: what its flip would write again.
+
+    The prompts of opposite contexts are others for each sign and were not run so.
+    """
+    neutral = run.neutral_scores
+    return replace(
+        run,
+        arm=arm,
+        samples={sign: run.samples[-sign] for sign in SIGNS},
+        scores=run.scores[:, :, ::-1],
+        neutral_samples={sign: run.neutral_samples[-sign] for sign in SIGNS},
+        neutral_scores=None if neutral is None else neutral[:, :, ::-1],
+        opposite_scores=None,
+    )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Numbers of unsteered logits that are kept for the KL: 1 GiB in float32.
 _MOST = 2**28
 _N_PROBED = 8
+_LEAST_RIGHT = 19.5
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,17 @@ class NeutralTexts:
 
     @property
     def accuracy(self) -> float | None:
-        """The unsteered model's; None where no text has a second token."""
-        return self._accuracy(self._plain)
+        """The unsteered model's; None below 20 right tokens, of which one is 5 % already."""
+        found = self._accuracy(self._plain)
+        total = sum(len(ids) - 1 for ids in self._ids)
+        return None if found is None or found * total < _LEAST_RIGHT else found
 
     def cost(self) -> NeutralCost:
         """As the backend is steered now; an infinite KL where steering breaks the model."""
         logits = self._logits()
         if any(np.isnan(rows).any() for rows in logits):
             return NeutralCost(np.inf, None)
-        return NeutralCost(
-            measures.token_divergence(self._plain, logits), self._accuracy(logits)
-        )
+        return NeutralCost(measures.token_divergence(self._plain, logits), self._accuracy(logits))
 
     def displacement(self, intervention: Intervention) -> float:
         """Mean |h' - h| / |h| at the steered blocks, over tokens; the backend is unsteered now.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cogit.errors import InterventionError
 from cogit.intervention import Intervention
-from cogit.operators import Additive, Lifted
+from cogit.operators import Additive, Lifted, Operator, Unitary
 from cogit.separation import separation_statistics
 from cogit.subspace import fit_subspace
 
@@ -150,9 +150,22 @@ def _shuffled(
     found: list[Pair] = []
     for draw in range(draws):
         copy = shuffle_classes(activations, seed + draw)
-        made = {layer: recipe.fit_states(copy, layer) for layer in learned.layers}
+        made = {
+            layer: _as_long(recipe.fit_states(copy, layer), learned.operators[layer])
+            for layer in learned.layers
+        }
         found.append((_like(learned, made), None))
     return tuple(found)
+
+
+def _as_long(operator: Operator, learned: Operator) -> Operator:
+    """A refit with the learned one's reference amplitude.
+
+    Shuffled classes lie close together, so that a gain in their separation would move nothing.
+    """
+    if isinstance(operator, Unitary) and isinstance(learned, Unitary):
+        return replace(operator, amplitude=learned.amplitude)
+    return operator
 
 
 def _like(learned: Intervention, operators: Mapping[int, Any]) -> Intervention:

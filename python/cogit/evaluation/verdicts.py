@@ -134,7 +134,8 @@ def _lift(learned: ArmResult, limits: Thresholds) -> Criterion:
 
 
 def _permutation(learned: ArmResult, limits: Thresholds, n_tests: int) -> Criterion:
-    p = learned.p if learned.p_holm is None else learned.p_holm
+    p = learned.p_holm
+    assert p is not None
     arms = "" if n_tests == 1 else f", corrected over {n_tests} tests"
     return Criterion(
         "permutation test over prompts",
@@ -144,9 +145,7 @@ def _permutation(learned: ArmResult, limits: Thresholds, n_tests: int) -> Criter
     )
 
 
-def _random(
-    learned: ArmResult, draws: Sequence[ArmResult], limits: Thresholds
-) -> Criterion:
+def _random(learned: ArmResult, draws: Sequence[ArmResult], limits: Thresholds) -> Criterion:
     name = "above random operators of the same family"
     expected = f"rank p below {limits.level:g} among {RANK_DRAWS} draws or more"
     lowest = 1.0 / (1 + len(draws))
@@ -235,7 +234,7 @@ def _costs(learned: ArmResult, plain: ArmResult, limits: Thresholds) -> list[Cri
             None if learned.capability is None else learned.capability >= limits.capability,
             "" if learned.capability is None else f"{learned.capability:.1%} of unsteered accuracy",
             f"at least {limits.capability:.0%}",
-            "the unsteered model predicts no next token of the neutral texts",
+            "the unsteered model is right about too few tokens of the neutral texts",
         ),
     ]
     return [*found, _relevance(learned.run.relevance, plain.run.relevance, limits)]
