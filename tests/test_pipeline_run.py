@@ -309,7 +309,7 @@ def test_tiny_takes_three_minutes_at_most(
     assert main(["pipeline", "--out", str(tmp_path / "run"), "--json"]) == 0
     assert time.monotonic() - began < 180
     found = json.loads(capfd.readouterr().out)
-    assert found["report"]["verdict"] == "effect"
+    assert found["report"]["verdict"].startswith("effect")
     assert [one["gate"] for one in found["phases"]] == [True] * 5
 
 

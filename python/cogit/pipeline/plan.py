@@ -79,7 +79,7 @@ class Plan:
     eval_seeds: tuple[int, ...] = ()
     test_prompts: int = 48
     calibration_prompts: int = 24
-    neutral_prompts: int = 16
+    neutral_prompts: int = 40
     n_random: int = 20
     n_same_subspace: int = 8
     resamples: int = 2000
