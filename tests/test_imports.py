@@ -95,6 +95,7 @@ LEVELS = [
         "differences",
         "folder_facts",
     },
+    {"pipeline"},
     {"cli"},
 ]
 HEAVY = ["torch", "transformers", "llama_cpp", "scipy", "matplotlib", "rich", "typer", "pydantic"]

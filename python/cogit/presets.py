@@ -41,6 +41,11 @@ class Preset:
     results_folder: str = "results"
 
     @property
+    def n_layers(self) -> int:
+        """How many blocks the preset's own model has, for the relative depth of ``layers``."""
+        return _DEPTHS[self.model.removesuffix("-GGUF")]
+
+    @property
     def lossy(self) -> bool:
         """Whether q < d_model, where encoding forgets d_model - q directions or more."""
         return self.q < self.d_model
@@ -76,6 +81,7 @@ _3B = "Qwen/Qwen2.5-3B-Instruct"
 _7B = "Qwen/Qwen2.5-7B-Instruct"
 _410M = "EleutherAI/pythia-410m"
 _4B = "Qwen/Qwen3-4B"
+_DEPTHS = {_SMALL: 12, _3B: 36, _7B: 28, _410M: 24, _4B: 36}
 _SWEEP = (25, 27, 29, 31, 33, 35)
 _LOSSY = "q < d_model: lossy"
 
