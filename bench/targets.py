@@ -10,7 +10,17 @@ from typing import Literal
 from bench.rows import Row
 
 Rule = Literal["value <=", "value >=", "ratio >=", "of_limit >="]
-BENCHES = ("kernels", "inject", "record", "subspace", "fit", "families", "refine", "cuda")
+BENCHES = (
+    "kernels",
+    "inject",
+    "record",
+    "subspace",
+    "fit",
+    "families",
+    "refine",
+    "calibrated",
+    "cuda",
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,10 @@ TARGETS = (
         "refine", "refine.kl0_01.override", "ratio >=", 1.0, "held out, at least a closed form's"
     ),
     Target("refine", "refine.kl0_01.lift", "ratio >=", 1.0, "points, at least a closed form's"),
+    Target("calibrated", "calibrated.power", "value >=", 90.0, "% of planted models found"),
+    Target(
+        "calibrated", "calibrated.false_positives", "value <=", 5.0, "% of unplanted models found"
+    ),
     *(
         Target("cuda", f"cuda.affine.{dtype}.d3584.r16.n{n}", "ratio >=", 3.0, _FASTER)
         for dtype in ("f32", "bf16")

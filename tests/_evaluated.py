@@ -79,13 +79,13 @@ def subject(*, connected: bool, kind: str = "unitary") -> Subject:
 @functools.cache
 def evaluated(*, connected: bool) -> Evaluation:
     """The unitary at the planted block; the unplanted model without what it needs no more."""
-    few = {} if connected else {"seeds": (42,), "doses": ()}
+    few: dict[str, Any] = {"seeds": (42,), "doses": (), "n_same_subspace": 2, "n_shuffled": 1}
     return evaluate(
         backend(connected=connected),
         subject(connected=connected),
-        suite(),
+        suite() if connected else suite(opposite={}, instructions={}),
         JUDGE,
-        settings(**few),
+        settings(**({} if connected else few)),
         show=False,
     )
 

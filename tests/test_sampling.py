@@ -186,3 +186,18 @@ def test_options_are_checked(options: dict[str, Any], rule: str) -> None:
 
 def test_the_largest_seed_works() -> None:
     assert draws(SamplingOptions(seed=2**64 - 1), some_logits(), 3)
+
+
+def test_several_seeds_draw_what_each_draws_alone() -> None:
+    """Row r of several replicates is row r % n under the seed r // n."""
+    options = SamplingOptions(temperature=1.0, top_k=0, seed=9)
+    logits = np.zeros((6, 50), np.float32)
+    together = Sampler(options, range(6), (3, 4)).choose(logits, range(6))
+    alone = [
+        token
+        for seed in (3, 4)
+        for token in Sampler(SamplingOptions(temperature=1.0, top_k=0, seed=seed), range(3)).choose(
+            logits[:3], range(3)
+        )
+    ]
+    assert together == alone
