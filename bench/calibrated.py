@@ -30,6 +30,7 @@ from cogit.intervals import wilson_interval
 from cogit.sampling import SamplingOptions
 
 if TYPE_CHECKING:
+    from cogit.backends.base import Backend
     from cogit.evaluation.evaluation import Evaluation
 
 SEEDS, QUICK_SEEDS = 40, 4
@@ -72,11 +73,8 @@ def run_one(world: World, *, connected: bool, chosen: Settings) -> Outcome:
     return Outcome(evaluation.verdict.word, tuple(one.holds is True for one in criteria), lift)
 
 
-def evaluate_world(world: World, backend: object, chosen: Settings) -> Evaluation | None:
+def evaluate_world(world: World, backend: Backend, chosen: Settings) -> Evaluation | None:
     """The whole flow on a model of a world; None where no candidate stays within the budget."""
-    from cogit.backends.transformers import TransformersBackend
-
-    assert isinstance(backend, TransformersBackend)
     states = record(backend, world.pairs(32, 0), show_progress=False)
     suite = world.suite(chosen.n_prompts or 40)
     scorer = TeacherForced(backend, world.pairs(16, 1, n_class=1), list(suite.calibration_texts))

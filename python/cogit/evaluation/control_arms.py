@@ -38,6 +38,8 @@ def all_arms(subject: Subject, settings: Settings, *, instructed: bool) -> list[
     found.append(Arm("strength zero", "strength_zero", resting))
     if subject.additive is not None:
         found.append(Arm("additive", "additive", both_ways(subject.additive)))
+    if subject.source is not None:
+        found.append(Arm("source", "source", both_ways(*subject.source)))
     found += [
         Arm("shuffled", "shuffled", both_ways(*pair), draw)
         for draw, pair in enumerate(subject.shuffled[: settings.n_shuffled])

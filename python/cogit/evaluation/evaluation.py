@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FORMAT, FORMAT_VERSION = "cogit evaluation", 1
 _N_SHOWN = 3
+_POWER = ("n_prompts", "discordance", "detectable_pp", "power_at_threshold", "n_for_80")
 # All of their texts are kept; of every other arm those of the first prompts.
 _KEPT: tuple[Role, ...] = ("baseline", "learned", "additive")
 
@@ -130,12 +131,7 @@ def _report(
         "arms": [one.to_json() for one in results],
         "comparisons": _comparisons(results, settings),
         "dose": _doses(engine, results),
-        "power": {
-            name: value
-            for name, value in power.to_json().items()
-            if name in ("n_prompts", "discordance", "detectable_pp", "power_at_threshold")
-            or name == "n_for_80"
-        },
+        "power": {name: value for name, value in power.to_json().items() if name in _POWER},
         "criteria": [one.to_json() for one in found.criteria],
         "verdict": found.word,
         "reasons": list(found.reasons),
