@@ -56,7 +56,8 @@ class Measured:
 
 
 def measure(backend: str, model: Path, dtype: str, work: str = "steer") -> Measured:
-    """Estimate and run in a process of its own. work: "steer", or "load" for the load alone.
+    """Estimate and run in a process of its own. work: "steer", or "held" for what is resident
+    once a model is loaded and has run, in place of the peak.
 
     RuntimeError with its last words where it fails.
     """
@@ -94,18 +95,18 @@ def run_here(backend: str, model: str, dtype: str, work: str) -> Measured:
     workload = Workload(
         sequences=PROMPTS,
         positions=24,
-        generated=TOKENS if work == "steer" else 0,
-        recorded=2 * PAIRS if work == "steer" else 0,
+        generated=TOKENS,
+        recorded=2 * PAIRS,
         n_parallel=PROMPTS,
         n_ctx=256,
     )
     before = resident("VmRSS")
     estimate = estimate_memory(backend, model, dtype=dtype, workload=workload)
     with load_backend(backend, model, **options) as opened:
-        if work == "steer":
-            _steer(opened)
-    gc.collect()
-    return Measured(estimate.total, resident("VmHWM"), before)
+        _steer(opened)
+        gc.collect()
+        found = resident("VmRSS" if work == "held" else "VmHWM")
+    return Measured(estimate.total, found, before)
 
 
 def _steer(backend: Any) -> None:

@@ -1,4 +1,4 @@
-"""A transformers model before it is loaded: its shape from config.json, its weights from headers."""
+"""A transformers model before its load: shape from config.json, weights from headers."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _files(folder: Path) -> list[Path]:
         named = _read_json(folder / _INDEX, "memory").get("weight_map")
         names = set(named.values()) if isinstance(named, dict) else set()
         if not names or not all(isinstance(n, str) and Path(n).name == n for n in names):
-            message = f"[memory] expected names of files in {folder / _INDEX}, got {str(named)[:80]}"
+            message = f"[memory] expected files in {folder / _INDEX}, got {str(named)[:80]}"
             raise ArtefactError(message)
         files = [folder / name for name in sorted(names)]
     elif (folder / _SINGLE).is_file():
@@ -187,8 +187,9 @@ def _files(folder: Path) -> list[Path]:
         files = sorted(folder.glob("*.safetensors"))
     missing = [file.name for file in files if not file.is_file()]
     if missing or not files:
-        message = f"[memory] expected safetensors files in {folder}, got no {', '.join(missing)}"
-        raise FileNotFoundError(message.removesuffix(", got no ") if not missing else message)
+        lack = ", ".join(missing) or "file *.safetensors"
+        message = f"[memory] expected safetensors files in {folder}, got no {lack}"
+        raise FileNotFoundError(message)
     return files
 
 
@@ -232,18 +233,22 @@ def _cached_folder(model: str) -> Path | None:
 
 
 def _from_hub(model: str, dtype: str) -> Described:
-    """From the hub's metadata, where it can be reached within a few seconds."""
-    from huggingface_hub import get_safetensors_metadata, hf_hub_download
+    """From the hub's metadata, in one request that waits a few seconds at most, then config.json."""
+    from huggingface_hub import HfApi, hf_hub_download
 
     try:
-        config = hf_hub_download(model, "config.json", etag_timeout=_TIMEOUT)
-        shape = read_shape(Path(config))
-        counts = get_safetensors_metadata(model, timeout=_TIMEOUT).parameter_count
+        found = HfApi().model_info(model, timeout=_TIMEOUT).safetensors
+        shape = read_shape(Path(hf_hub_download(model, "config.json", etag_timeout=_TIMEOUT)))
     except Exception as error:  # whatever network, hub and proxy may raise: it is said, not hidden
         reason = f"{model} is not in the cache and the hub told nothing ({type(error).__name__})"
         return Described(None, None, reason)
-    floats = sum(n for kind, n in counts.items() if kind in _FILE_TYPES)
-    others = sum(n * _OTHER_TYPES.get(kind, 8) for kind, n in counts.items() if kind in _OTHER_TYPES)
-    same = all(kind == _SAME[dtype] for kind in counts if kind in _FILE_TYPES)
-    mapped = 0 if same else sum(n * _FILE_TYPES.get(kind, 0) for kind, n in counts.items())
-    return Described(shape, Weights(floats * BYTES[dtype] + others, mapped, sum(counts.values())))
+    if found is None:
+        return Described(shape, None, f"the hub has no safetensors of {model}")
+    counts = {str(kind): int(count) for kind, count in found.parameters.items()}
+    floats = {kind: count for kind, count in counts.items() if kind in _FILE_TYPES}
+    others = sum(n * _OTHER_TYPES.get(kind, 8) for kind, n in counts.items() if kind not in floats)
+    mapped = 0
+    if any(kind != _SAME[dtype] for kind in floats):
+        mapped = others + sum(count * _FILE_TYPES[kind] for kind, count in floats.items())
+    loaded = sum(floats.values()) * BYTES[dtype] + others
+    return Described(shape, Weights(loaded, mapped, sum(counts.values())))

@@ -111,6 +111,20 @@ def intervention_parts(intervention: Any) -> tuple[Part, ...]:
     )
 
 
+def training_needs(
+    family: str, q: int, *, batch: int = 10, trainings: int = 10
+) -> list[OperatorNeed]:
+    """What is on a device at once: one training, beside the trained of both directions and the
+    control of each.
+    """
+    kept = min(4, trainings)
+    if family == "dense":
+        return [training_need(q, batch=batch), *[dense_need(q)] * kept]
+    # Phases, or two thin factors; U is formed once at the end, and checked.
+    small = 64 * q * max(1, batch)
+    return [OperatorNeed(small, 3 * small, 3 * 8 * q * q)] * (1 + kept)
+
+
 def born_parts(
     d_model: int, q: int, *, trainings: int = 10, batch: int = 10, blocks: int = 1
 ) -> tuple[Part, ...]:

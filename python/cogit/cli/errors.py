@@ -1,7 +1,8 @@
 """The one error policy of every command.
 
-A mistake of the caller (a wrong flag, value, file or model) is one line on standard error and exit
-code 2. A defect of cogit keeps its traceback and exits with 1. An interrupt exits with 130.
+A mistake of the caller (a wrong flag, value, file or model), and memory that does not suffice, is
+one line on standard error and exit code 2; nothing is tried again. A defect of cogit keeps its
+traceback and exits with 1. An interrupt exits with 130.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import typer
 from typer.main import get_command
 
 from cogit.cli.console import log_lines, quiet_libraries
-from cogit.errors import BackendMissingError
+from cogit.errors import BackendMissingError, MemoryRefusedError
+from cogit.memory import explain_out_of_memory, is_out_of_memory, remember
 
 USER_ERROR = 2
 INTERRUPTED = 130
 
 # ClickException: typer either brings click inside or depends on it, by release.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
-_EXPECTED = (ValueError, OSError, BackendMissingError)
+_EXPECTED = (ValueError, OSError, BackendMissingError, MemoryRefusedError)
 
 
 def run(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +30,7 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> 
     quiet_libraries()
     command = get_command(app)
     given = list(sys.argv[1:] if arguments is None else arguments)
+    remember(None)
     try:
         with log_lines():
             result = command.main(args=given, prog_name=name, standalone_mode=False)
@@ -39,6 +42,8 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> 
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
     except Exception as error:
+        if is_out_of_memory(error):
+            return _fail(explain_out_of_memory(error))
         if not is_expected(error):
             raise
         return _fail(str(error) or type(error).__name__)

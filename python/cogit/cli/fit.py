@@ -12,6 +12,7 @@ import typer
 
 from cogit.cli import fit_flags as flags
 from cogit.cli.loading import MODEL_VARIABLE, BackendChoice, Dtype, Runtime
+from cogit.cli.memory_flags import CheckMemory, Yes
 from cogit.cli.outputs import Force
 
 NAME = "fit"
@@ -124,6 +125,8 @@ def command(
         int | None, typer.Option(min=1, help="CPU threads.", show_default="the library's choice")
     ] = None,
     force: Force = False,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit an operator and say, on pairs it has not seen, what it does, what it costs, and whether
@@ -161,7 +164,7 @@ def command(
         out=out,
         model=model,
         backend=backend,
-        runtime=Runtime(device, dtype, threads),
+        runtime=Runtime(device, dtype, threads, assume_yes=yes, check_memory=memory_check),
         layers=None if layers is None else LayerRange.parse(layers),
         recipe=recipe,
         strength=1.0 if strength is None else strength,

@@ -20,6 +20,7 @@ from cogit.cli.loading import (
     display_name,
     open_model,
 )
+from cogit.cli.memory_flags import CheckMemory, Yes
 from cogit.cli.outputs import Force, Inputs, require_writable
 from cogit.text_files import read_lines
 
@@ -98,6 +99,8 @@ def command(
         int | None, typer.Option(min=1, help="CPU threads.", show_default="the libraries' choice")
     ] = None,
     force: Force = False,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit a gate to texts of two conditions and write the intervention behind it.
@@ -123,7 +126,8 @@ def command(
     source = ModelSource.choose(BackendChoice.transformers, model)
     inputs: Inputs = {"intervention": intervention, **request.texts, "model": source.path}
     require_writable({"out": out}, inputs, force=force)
-    _execute(request, source, Runtime(device, dtype, threads), json_output=json_output)
+    runtime = Runtime(device, dtype, threads, assume_yes=yes, check_memory=memory_check)
+    _execute(request, source, runtime, json_output=json_output)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import typer
 from cogit.cli import infer_flags as flags
 from cogit.cli.errors import run
 from cogit.cli.loading import MODEL_VARIABLE, BackendChoice, Dtype, Runtime
+from cogit.cli.memory_flags import CheckMemory, Yes
 
 _HELP = f"""Generate text with a steered model.
 
@@ -45,6 +46,8 @@ def command(
     threads: flags.Threads = None,
     n_ctx: flags.Context = None,
     compare: flags.Compare = False,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: flags.Json = False,
     no_verify: flags.NoVerify = False,
 ) -> None:
@@ -69,7 +72,9 @@ def command(
             positions=None if positions is None else Positions.parse(positions),
             first_token=first_token,
             sampling=SamplingOptions(max_tokens, temperature, top_k, top_p, seed),
-            runtime=Runtime(device, dtype, threads, n_ctx),
+            runtime=Runtime(
+                device, dtype, threads, n_ctx, assume_yes=yes, check_memory=memory_check
+            ),
             compare=compare,
             json_output=json_output,
             verify=not no_verify,

@@ -10,6 +10,7 @@ import typer
 
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Runtime, open_model
+from cogit.cli.memory_flags import CheckMemory, Yes
 
 if TYPE_CHECKING:
     from cogit.intervention import Intervention
@@ -36,6 +37,8 @@ def command(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="the libraries' choice")
     ] = None,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare logits of both backends. Exits with 1 if they do not agree."""
@@ -47,7 +50,7 @@ def command(
     gguf_type = declared_type(gguf)
     bound = bound_for(gguf_type)
     prompts = tuple(prompt or PROMPTS)
-    runtime = Runtime(device="cpu", threads=threads)
+    runtime = Runtime("cpu", threads=threads, assume_yes=yes, check_memory=memory_check)
     with (
         open_model(BackendChoice.transformers, str(model), runtime) as reference,
         open_model(BackendChoice.llamacpp, str(gguf), runtime, kv_type="f32") as other,

@@ -18,6 +18,7 @@ from cogit.cli.loading import (
     describe_runtime,
     open_model,
 )
+from cogit.cli.memory_flags import CheckMemory, Yes
 
 if TYPE_CHECKING:
     from cogit.evaluation.reverse import LayerReversal, ReverseReport
@@ -65,6 +66,8 @@ def command(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="the libraries' choice")
     ] = None,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure how much of an intervention is left after undoing it, beside its controls.
@@ -87,7 +90,7 @@ def command(
     contrast = None if pairs is None else load_pairs(pairs)
     texts = _texts(contrast) if prompts is None else read_lines(prompts, "prompts", "a prompt")
     source = ModelSource.choose(backend, model)
-    runtime = Runtime(device=device, dtype=dtype, threads=threads)
+    runtime = Runtime(device, dtype, threads, assume_yes=yes, check_memory=memory_check)
     with open_model(backend, source.path, runtime) as loaded:
         say("model", f"{source.path} ({source.origin})")
         say("intervention", stored.describe())

@@ -9,6 +9,7 @@ import typer
 
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Dtype, ModelSource, Runtime, open_model
+from cogit.cli.memory_flags import CheckMemory, Yes
 from cogit.cli.outputs import Force, require_writable
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def command(
         int | None, typer.Option(min=1, help="CPU threads.", show_default="the library's choice")
     ] = None,
     force: Force = False,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say at which block the two classes differ, on held-out pairs. It may be at none."""
@@ -67,7 +70,7 @@ def command(
     from cogit.sweep_report import plot_scores
 
     chosen = LayerRange.parse(layers)
-    runtime = Runtime(device=device, dtype=dtype, threads=threads)
+    runtime = Runtime(device, dtype, threads, assume_yes=yes, check_memory=memory_check)
     _require_one_source(activations, pairs, model)
     _require_new(out)
     inputs = {"activations": activations, "pairs": pairs, "model": model, "out": out}
@@ -126,11 +129,14 @@ def _record(
     """All blocks in one pass of one loaded model."""
     from cogit.activations import record
     from cogit.cli.loading import display_name
+    from cogit.memory_estimate import Workload
     from cogit.pairs import load_pairs
 
     texts = load_pairs(pairs)
     say("model", f"{display_name(source)}, from {source.origin}")
-    with open_model(backend, source.path, runtime) as loaded:
+    every = [text for pair in texts for text in pair.texts]
+    workload = Workload.of_texts(every, recorded=len(every))
+    with open_model(backend, source.path, runtime, workload=workload) as loaded:
         say("recording", f"{len(texts)} pairs, blocks {chosen}")
         return record(loaded, texts, chosen)
 
