@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -162,8 +163,34 @@ def test_a_gguf_header_says_it_all(tiny_gguf: Path, tiny_hf: Path, tmp_path: Pat
         describe_gguf(tmp_path / "none.gguf")
 
 
-def test_an_unreachable_hub_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def fake_hub(monkeypatch: pytest.MonkeyPatch, answer: Any, config: Path | None = None) -> None:
+    import huggingface_hub
+
+    class Hub:
+        def model_info(self, model: str, timeout: float) -> Any:
+            assert timeout <= 10
+            if isinstance(answer, Exception):
+                raise answer
+            return SimpleNamespace(safetensors=answer)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(config))
+
+
+def test_a_hub_that_answers_tells_the_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = folder_with(tmp_path, CONFIG) / "config.json"
+    fake_hub(monkeypatch, SimpleNamespace(parameters={"BF16": 100, "I64": 2}), config)
+    assert describe_model("some/model", "bf16").weights == Weights(216, 0, 102)
+    assert describe_model("some/model", "f32").weights == Weights(416, 216, 102)
+    fake_hub(monkeypatch, None, config)
+    described = describe_model("some/model", "f32")
+    assert described.weights is None
+    assert "no safetensors" in described.unknown
+
+
+def test_an_unreachable_hub_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Q39: the size of a hub id that is neither cached nor told of is unknown, not 0."""
+    fake_hub(monkeypatch, ConnectionError("no route"))
     described = describe_model("nobody/nothing-of-that-name", "f32")
     assert described.weights is None
     estimate = estimate_memory("transformers", "nobody/nothing-of-that-name")
@@ -237,7 +264,7 @@ def test_operators_at_their_real_size() -> None:
     fold = thin.fold(1.0)
     assert need_of(thin).cached == fold_bytes(fold.rank, 64)
     assert need_of(thick).stored >= 16 * len(thick.matrix) ** 2
-    assert need_of(thick).total > 100 * need_of(thin).total
+    assert need_of(thick).total > 50 * need_of(thin).total
     module = make_unitary("dense", 50)
     assert need_of(module).stored == sum(p.nbytes for p in module.parameters())
     assert need_of(make_unitary("diagonal", 50)).stored == 200

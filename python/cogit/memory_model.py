@@ -77,6 +77,9 @@ def describe_model(source: str, dtype: str) -> Described:
     folder = Path(source).expanduser()
     if folder.is_dir():
         return Described(read_shape(folder / "config.json"), read_weights(folder, dtype))
+    if folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
+        message = f"[memory] expected a model folder or hub id, got {source}, which does not exist"
+        raise FileNotFoundError(message)
     cached = _cached_folder(source)
     if cached is not None:
         try:
@@ -233,7 +236,7 @@ def _cached_folder(model: str) -> Path | None:
 
 
 def _from_hub(model: str, dtype: str) -> Described:
-    """From the hub's metadata, in one request that waits a few seconds at most, then config.json."""
+    """From the hub's metadata, in one request that waits a few seconds, then config.json."""
     from huggingface_hub import HfApi, hf_hub_download
 
     try:
