@@ -10,7 +10,10 @@ from typing import Literal
 from bench.rows import Row
 
 Rule = Literal["value <=", "value >=", "ratio >=", "of_limit >="]
-BENCHES = ("kernels", "inject", "record", "subspace", "fit", "families", "refine", "cuda")
+BENCHES = (
+    *("kernels", "inject", "record", "subspace", "fit", "families", "refine", "memory_estimate"),
+    "cuda",
+)
 
 
 @dataclass(frozen=True)
