@@ -35,11 +35,13 @@ def demo_model() -> Model:
     return Model("demo", assets / "model", ggufs)
 
 
-def random_model(folder: Path, layers: int, *, gguf: bool = True) -> Model:
+def random_model(
+    folder: Path, layers: int, *, gguf: bool = True, vocabulary: int | None = None
+) -> Model:
     """A Llama of width 896 with random weights and the demo's tokenizer, written to a folder.
 
-    The shape is that of a model of half a billion parameters, but for a vocabulary of 1024.
-    gguf: also write GGUF files, which takes llama.cpp's converter.
+    The shape is that of a model of half a billion parameters, but for a vocabulary of 1024 unless
+    another is given. gguf: also write GGUF files, which takes llama.cpp's converter.
     """
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -47,7 +49,7 @@ def random_model(folder: Path, layers: int, *, gguf: bool = True) -> Model:
     source, target = demo_model().folder, folder / "model"
     tokenizer = AutoTokenizer.from_pretrained(source)
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=len(tokenizer) if vocabulary is None else vocabulary,
         hidden_size=D_MODEL,
         intermediate_size=D_FF,
         num_hidden_layers=layers,

@@ -19,6 +19,7 @@ BENCHES = (
     "families",
     "refine",
     "calibrated",
+    "memory_estimate",
     "cuda",
 )
 

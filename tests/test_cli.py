@@ -32,9 +32,12 @@ INFER_FLAGS = {
     "--lambda",
     "--layers",
     "--max-tokens",
+    "--memory-check",
     "--model",
     "--n-ctx",
+    "--no-memory-check",
     "--no-verify",
+    "--yes",
     "--positions",
     "--prompt",
     "--prompt-file",
@@ -44,11 +47,23 @@ INFER_FLAGS = {
     "--top-k",
     "--top-p",
 }
+MEMORY = {"--memory-check", "--no-memory-check", "--yes"}
 COMMANDS = {
     "config": {"--help"},  # its commands: test_cli_config.py
-    "demo": {"--backend", "--force", "--help", "--json", "--out", "--quick", "--seed", "--threads"},
+    "demo": {
+        "--backend",
+        "--force",
+        "--help",
+        "--json",
+        "--out",
+        "--quick",
+        "--seed",
+        "--threads",
+        *MEMORY,
+    },
     "doctor": {"--help", "--json"},
     "evaluate": {
+        *MEMORY,
         "--backend",
         "--device",
         "--dtype",
@@ -82,6 +97,7 @@ COMMANDS = {
         "--top-k",
     },
     "fit": {
+        *MEMORY,
         "--activations",
         "--angle",
         "--auto",
@@ -121,7 +137,26 @@ COMMANDS = {
         "--threads",
     },
     "inspect": {"--help", "--json"},
+    "estimate": {
+        "--backend",
+        "--device",
+        "--dtype",
+        "--help",
+        "--intervention",
+        "--json",
+        "--logit-rows",
+        "--max-tokens",
+        "--model",
+        "--n-ctx",
+        "--positions",
+        "--q",
+        "--rank",
+        "--recorded",
+        "--sequences",
+        "--trainings",
+    },
     "parity": {
+        *MEMORY,
         "--gguf",
         "--help",
         "--intervention",
@@ -149,6 +184,7 @@ COMMANDS = {
         "--weights",
     },
     "gate": {
+        *MEMORY,
         "--allow-chance",
         "--coordinates",
         "--device",
@@ -190,6 +226,7 @@ COMMANDS = {
     },
     "replay": {"--from", "--help", "--json", "--out"},
     "record": {
+        *MEMORY,
         "--backend",
         "--cache",
         "--device",
@@ -282,6 +319,7 @@ COMMANDS = {
     "presets": {"--help", "--json"},
     "prompts": {"--help"},
     "sweep": {
+        *MEMORY,
         "--activations",
         "--alpha",
         "--backend",
@@ -303,6 +341,7 @@ COMMANDS = {
     },
     "report": {"--force", "--help", "--json", "--out"},
     "reverse": {
+        *MEMORY,
         "--backend",
         "--device",
         "--draws",
@@ -337,6 +376,7 @@ def flags_of(command: Any) -> set[str]:
         ("cogit.cli.main", ["doctor", "--help"]),
         ("cogit.cli.main", ["fit", "--help"]),
         ("cogit.cli.main", ["inspect", "--help"]),
+        ("cogit.cli.main", ["estimate", "--help"]),
         ("cogit.cli.main", ["parity", "--help"]),
         ("cogit.cli.main", ["gate", "--help"]),
         ("cogit.cli.main", ["pipeline", "--help"]),

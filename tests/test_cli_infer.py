@@ -171,6 +171,7 @@ def require_error(arguments: list[str], capfd: pytest.CaptureFixture[str], *part
     out, err = capfd.readouterr()
     lines = err.splitlines()
     known = ("backend ", "model ", "intervention ", "steered ", "prompt ", "verified ")
+    known += ("device ", "memory ", "weights: ", "[CPU Memory ")
     information = [line for line in lines[:-1] if not line.startswith("commitment drawn")]
     assert all(line.startswith(known) for line in information), err
     assert lines[-1].startswith("error: ["), err

@@ -17,6 +17,11 @@ PACKAGE = Path(cogit.__file__).parent
 LEVELS = [
     {
         "errors",
+        "memory",
+        "memory_free",
+        "memory_log",
+        "memory_model",
+        "memory_operators",
         "entries",
         "figures",
         "hashing",
@@ -75,7 +80,8 @@ LEVELS = [
     {"extractors", "subspace"},
     {"operators", "gates"},
     {"intervention"},
-    {"backends", "gating", "interop", "verify"},
+    {"devices", "interop"},
+    {"backends", "gating", "memory_estimate", "memory_gguf", "verify"},
     {
         "autofit",
         "evaluation",

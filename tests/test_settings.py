@@ -188,7 +188,7 @@ def test_packaged_defaults_do_not_count_as_given(calls: Calls) -> None:
     found = calls("fit", "--out", "o", command="fit")
     assert {k for k, v in found.items() if v is not None} == {
         *("out", "backend", "operator", "auto", "refine", "resume", "exact_inverse", "seed"),
-        *("device", "dtype", "force", "json_output"),
+        *("device", "dtype", "force", "json_output", "yes", "memory_check"),
     }
 
 

@@ -20,7 +20,8 @@ from _models import (
 )
 from cogit import load_backend, reference
 from cogit.backends.hooks import kernel_name, uses_kernel
-from cogit.backends.transformers import TransformersBackend, resolve_device
+from cogit.backends.transformers import TransformersBackend
+from cogit.devices import resolve_device
 from cogit.kernels import plain
 from cogit.positions import Positions
 from cogit.sampling import SamplingOptions

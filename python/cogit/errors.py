@@ -1,4 +1,4 @@
-"""The three errors of cogit's own; everything else is a ValueError, TypeError or OSError.
+"""The four errors of cogit's own; everything else is a ValueError, TypeError or OSError.
 
 The command line turns any of them into one line and exit code 2.
 """
@@ -16,3 +16,7 @@ class BackendMissingError(RuntimeError):
 
 class InterventionError(ValueError):
     """A configured intervention that did not land where it was asked for, or changes nothing."""
+
+
+class MemoryRefusedError(MemoryError):
+    """What was asked for needs more memory than is free, and nobody said to go on."""

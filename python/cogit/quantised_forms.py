@@ -72,7 +72,8 @@ def bitsandbytes_form(model: str, bits: Bits, device: str) -> Form:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    from cogit.backends.transformers import TransformersBackend, resolve_device
+    from cogit.backends.transformers import TransformersBackend
+    from cogit.devices import resolve_device
 
     config = BitsAndBytesConfig(
         load_in_8bit=bits == "8bit",

@@ -14,6 +14,7 @@ from cogit.errors import InterventionError
 from cogit.hook_points import HookPoint
 from cogit.identity import ModelIdentity
 from cogit.intervention import Intervention
+from cogit.memory_log import StageLog
 from cogit.progress import track
 from cogit.sampling import FinishReason, Sample, Sampler, SamplingOptions
 
@@ -52,6 +53,7 @@ class Backend(ABC):
 
     def __init__(self) -> None:
         self._intervention: Intervention | None = None
+        self.stages = StageLog("cpu")
 
     @abstractmethod
     def tokenize(self, text: str) -> list[int]:
@@ -178,6 +180,7 @@ class Backend(ABC):
         intervention.identity.require_same_shape(self.identity)
         self._attach(intervention)
         self._intervention = intervention
+        self.stages.tell("after operators")
 
     def generate(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,8 +10,11 @@ import torch
 from cogit import kernels
 from cogit.affine import Affine
 from cogit.backends.gate_hook import PlacedGate
+from cogit.devices import plan_placement
+from cogit.errors import MemoryRefusedError
 from cogit.intervention import Intervention
 from cogit.kernels import plain
+from cogit.memory_operators import OperatorNeed, fold_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -100,16 +103,20 @@ class SteeringHooks:
         self._intervention = intervention
         self._steered: Tensor | bool = False
         self._steered_at: Tensor | None = None
-        some = next(blocks.parameters())
         folds = {} if intervention.strength == 0.0 else intervention.folds()
+        # Where each block computes, so that no state ever leaves its device to be steered.
+        homes = {layer: next(blocks[layer].parameters()) for layer in intervention.layers}
+        require_room(folds, {layer: home.device for layer, home in homes.items()})
         gates = {
-            layer: PlacedGate(gate, clock, some.device)
+            layer: PlacedGate(gate, clock, homes[layer].device)
             for layer, gate in intervention.gates.items()
         }
         self._handles = [
             # First, so that whoever else watches a block's output sees the steered one.
             blocks[layer].register_forward_hook(
-                self._hook(applier(affine, some.device, some.dtype), gates.get(layer)),
+                self._hook(
+                    applier(affine, homes[layer].device, homes[layer].dtype), gates.get(layer)
+                ),
                 prepend=True,
             )
             for layer, affine in folds.items()
@@ -148,6 +155,23 @@ class SteeringHooks:
             )
             self._steered_at = positions
         return self._steered
+
+
+def require_room(folds: Mapping[int, Affine], homes: Mapping[int, torch.device]) -> None:
+    """MemoryRefusedError unless the folds fit beside the blocks that they steer.
+
+    Anywhere else every state would be copied there and back.
+    """
+    for device in {home for home in homes.values() if home.type == "cuda"}:
+        sizes = [fold_bytes(a.rank, a.d_model) for k, a in folds.items() if homes[k] == device]
+        placed = plan_placement([OperatorNeed(size) for size in sizes], device)
+        if sizes and not placed.device.startswith("cuda"):
+            message = (
+                f"[steer] expected room for the operators beside the model, got {placed.reason}, "
+                f"where every state would travel; steer fewer blocks, lower the rank, or load the "
+                f"model with --device cpu"
+            )
+            raise MemoryRefusedError(message)
 
 
 def hidden_of(output: Any) -> Tensor:

@@ -76,6 +76,7 @@ class LlamaCppBackend(Backend):
             vocab_size=engine.n_vocab,
             fingerprint=file_fingerprint([source]),
         )
+        self.stages.tell("after model")
 
     @property
     def numerics(self) -> str:
@@ -252,6 +253,7 @@ class LlamaCppBackend(Backend):
             for row, position in zip(owners, positions, strict=True)
         ]
         logits = engine.decode(tokens, positions, owners, last)
+        self.stages.tell("during generation")
         self._require_placed()
         outputs: list[list[int]] = [[] for _ in prompts]
         running = list(range(len(prompts)))

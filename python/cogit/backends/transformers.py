@@ -24,10 +24,13 @@ from cogit.backends.blocks import count, find_blocks, text_config
 from cogit.backends.hooks import SteeringHooks, TokenClock, hidden_of, kernel_name
 from cogit.backends.states import PaddingSide, forward_base, pad, read_states
 from cogit.backends.taps import Tap, tap_blocks
+from cogit.devices import choose_device
 from cogit.errors import ArtefactError
 from cogit.hook_points import HookPoint
 from cogit.identity import ModelIdentity, file_fingerprint
 from cogit.intervention import Intervention
+from cogit.memory import megabytes
+from cogit.memory_log import LOG, StageLog
 from cogit.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -72,6 +75,7 @@ class TransformersBackend(Backend):
         ]
         self._hooks: SteeringHooks | None = None
         self._taps: dict[tuple[HookPoint, tuple[int, ...]], list[Tap]] = {}
+        self.stages = StageLog(str(self.device))
         self.padding_side: PaddingSide = "right"  # of recorded batches; the states are the same
 
     @classmethod
@@ -87,7 +91,7 @@ class TransformersBackend(Backend):
         if dtype not in DTYPES:
             message = f"[dtype] expected one of {', '.join(DTYPES)}, got {dtype!r}"
             raise ValueError(message)
-        target = resolve_device(device)
+        target = torch.device(choose_device(device).name)
         source = _require_source(str(model))
         try:
             loaded = AutoModelForCausalLM.from_pretrained(
@@ -107,7 +111,11 @@ class TransformersBackend(Backend):
         else:
             fingerprint = str(getattr(loaded.config, "_commit_hash", None) or "")
         name = folder.resolve().name if folder.is_dir() else source
-        return cls(loaded.to(target), tokenizer, name=name, fingerprint=fingerprint)
+        made = cls(loaded.to(target), tokenizer, name=name, fingerprint=fingerprint)
+        size, numbers = parameter_bytes(made.model)
+        LOG.info("weights: %s, %s in %d numbers on %s", dtype, megabytes(size), numbers, target)
+        made.stages.tell("after model")
+        return made
 
     @property
     def device(self) -> torch.device:
@@ -268,7 +276,7 @@ class TransformersBackend(Backend):
                 ids.to(self.device),
                 attention_mask=mask.to(self.device),
                 generation_config=config,
-                logits_processor=LogitsProcessorList([_Choose(sampler, rows)]),
+                logits_processor=LogitsProcessorList([_Choose(sampler, rows, self.stages)]),
                 stopping_criteria=StoppingCriteriaList([_AllEnded(width, stop_ids)]),
             )
         finally:
@@ -279,10 +287,11 @@ class TransformersBackend(Backend):
 class _Choose(LogitsProcessor):  # type: ignore[misc]
     """Leaves only the token that the shared sampler chooses."""
 
-    def __init__(self, sampler: Sampler, rows: Sequence[int]) -> None:
-        self._sampler, self._rows = sampler, rows
+    def __init__(self, sampler: Sampler, rows: Sequence[int], stages: StageLog) -> None:
+        self._sampler, self._rows, self._stages = sampler, rows, stages
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self._stages.tell("during generation")
         chosen = self._sampler.choose(scores.float().cpu().numpy(), self._rows)
         only = torch.full_like(scores, -torch.inf)
         only[torch.arange(len(chosen)), torch.tensor(chosen)] = 0.0
@@ -309,19 +318,13 @@ def cut_at_end(ids: Sequence[int], stop_ids: frozenset[int]) -> list[int]:
     return list(ids)
 
 
-def resolve_device(device: str) -> torch.device:
-    """A torch device by name; ``auto`` takes CUDA if there is one. ValueError if it is absent."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        target = torch.device(device)
-    except RuntimeError as error:
-        message = f"[device] expected auto, cpu, cuda or cuda:N, got {device!r}"
-        raise ValueError(message) from error
-    if target.type == "cuda" and not torch.cuda.is_available():
-        message = "[device] expected a CUDA device, got none on this machine; use --device cpu"
-        raise ValueError(message)
-    return target
+def parameter_bytes(model: Any) -> tuple[int, int]:
+    """Bytes and count of a model's parameters; what is tied counts once."""
+    parameters = list(model.parameters())
+    return (
+        sum(p.numel() * p.element_size() for p in parameters),
+        sum(p.numel() for p in parameters),
+    )
 
 
 def _require_source(model: str) -> str:

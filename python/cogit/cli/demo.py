@@ -11,6 +11,9 @@ import typer
 
 from cogit.cli import flags
 from cogit.cli.console import say
+from cogit.cli.loading import Runtime
+from cogit.cli.memory_check import check_model
+from cogit.cli.memory_flags import CheckMemory, Yes
 from cogit.cli.outputs import Force, require_writable
 
 if TYPE_CHECKING:
@@ -38,19 +41,26 @@ def command(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer prompts and controls.")] = False,
     threads: flags.BothThreads = None,
     force: Force = False,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
 ) -> None:
     """Steer the shipped demo model and show effect, cost and controls. Needs no network."""
     from cogit.backends import BACKENDS
+    from cogit.demo.assets import demo_model
     from cogit.demo.run import run_demo
 
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"demo-{stamp}"
     require_writable({"json": json_file}, {"out": folder}, force=force)
+    chosen = BACKENDS if backend is Backends.both else (backend.value,)
+    runtime = Runtime("cpu", threads=threads, assume_yes=yes, check_memory=memory_check)
+    for name in chosen:
+        check_model(name, str(demo_model(name)), runtime, None)
     result = run_demo(
         folder,
         json_path=json_file,
         seed=seed,
-        backends=BACKENDS if backend is Backends.both else (backend.value,),
+        backends=chosen,
         quick=quick,
         threads=threads,
         show_progress=True,

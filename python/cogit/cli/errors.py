@@ -1,7 +1,8 @@
 """The one error policy of every command.
 
-A mistake of the caller (a wrong flag, value, file or model) is one line on standard error and exit
-code 2. A defect of cogit keeps its traceback and exits with 1. An interrupt exits with 130.
+A mistake of the caller (a wrong flag, value, file or model), and memory that does not suffice, is
+one line on standard error and exit code 2; nothing is tried again. A defect of cogit keeps its
+traceback and exits with 1. An interrupt exits with 130.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from cogit.cli.console import lines_at_once, log_lines, quiet_libraries
 from cogit.cli.settings_flags import Programs
 from cogit.cli.settings_map import Call, prepare
 from cogit.cli.usage import USAGE_ERROR, usage_message
-from cogit.errors import BackendMissingError
+from cogit.errors import BackendMissingError, MemoryRefusedError
+from cogit.memory import explain_out_of_memory, is_out_of_memory, remember
 
 USER_ERROR = 2
 INTERRUPTED = 130
 
-_EXPECTED = (ValueError, OSError, BackendMissingError)
+_EXPECTED = (ValueError, OSError, BackendMissingError, MemoryRefusedError)
 
 
 def run(
@@ -38,6 +40,7 @@ def run(
     lines_at_once()
     programs = programs or Programs({below: app})
     call: Call | None = None
+    remember(None)
     try:
         with log_lines():
             given = sys.argv[1:] if arguments is None else arguments
@@ -60,6 +63,8 @@ def run(
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
     except Exception as error:
+        if is_out_of_memory(error):
+            return _fail(explain_out_of_memory(error))
         if not is_expected(error):
             raise
         message = str(error) or type(error).__name__

@@ -8,6 +8,7 @@ import typer
 
 from cogit.cli import evaluate_flags as flags
 from cogit.cli.loading import BackendChoice, Dtype, Runtime
+from cogit.cli.memory_flags import CheckMemory, Yes
 
 NAME = "evaluate"
 
@@ -55,6 +56,8 @@ def command(
     ] = None,
     parallel: flags.Parallel = 8,
     out: flags.Out = None,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Steer held-out prompts both ways, beside every control, and give a verdict.
@@ -72,7 +75,15 @@ def command(
             opposite=opposite,
             backend=backend,
             model=model,
-            runtime=Runtime(device, dtype, threads, n_ctx, parallel),
+            runtime=Runtime(
+                device,
+                dtype,
+                threads,
+                n_ctx,
+                parallel,
+                assume_yes=yes,
+                check_memory=memory_check,
+            ),
             prompts=prompts,
             neutral_prompts=neutral_prompts,
             neutral=neutral,

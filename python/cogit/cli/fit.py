@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from cogit.cli import fit_flags, flags
 from cogit.cli.loading import BackendChoice, Dtype, Runtime
+from cogit.cli.memory_flags import CheckMemory, Yes
 from cogit.cli.outputs import Force
 
 NAME = "fit"
@@ -46,6 +47,8 @@ def command(
     dtype: flags.Dtype = Dtype.f32,
     threads: flags.Threads = None,
     force: Force = False,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: flags.Json = False,
 ) -> None:
     """Fit an operator and say, on pairs it has not seen, what it does, what it costs, and whether
@@ -66,7 +69,7 @@ def command(
         out=out,
         model=model,
         backend=backend,
-        runtime=Runtime(device, dtype, threads),
+        runtime=Runtime(device, dtype, threads, assume_yes=yes, check_memory=memory_check),
         layers=None if layers is None else LayerRange.parse(layers),
         recipe=recipe,
         strength=1.0 if strength is None else strength,

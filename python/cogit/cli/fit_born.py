@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cogit.cli.console import say
+from cogit.cli.memory_check import check_host
 from cogit.intervention import Intervention
 from cogit.training.born_operator import BornOperators, fit_born_operators
 
@@ -48,7 +49,8 @@ class Trained:
 
 def train(request: Request, states: Activations, blocks: tuple[int, ...]) -> Trained:
     """Train at the given blocks, and say beforehand what that takes."""
-    from cogit.backends.transformers import resolve_device
+    from cogit.devices import plan_placement
+    from cogit.memory_operators import born_parts, training_needs
 
     settings = request.born
     assert settings is not None
@@ -61,6 +63,19 @@ def train(request: Request, states: Activations, blocks: tuple[int, ...]) -> Tra
     lost = states.identity.d_model - width
     if lost > 0:
         say("q", f"{width} is below d_model: {lost} dimensions pass by unsteered")
+    batch, family = settings.config.batch_size, settings.config.family
+    needs = training_needs(family, width, batch=batch, trainings=settings.trainings)
+    placed = plan_placement(needs, request.runtime.device)
+    say("training on", f"{placed.device} ({placed.reason})")
+    if family == "dense":
+        parts = born_parts(
+            states.identity.d_model,
+            width,
+            trainings=settings.trainings,
+            batch=batch,
+            blocks=len(blocks),
+        )
+        check_host(parts, request.runtime)
     if request.runtime.threads is not None:
         import torch
 
@@ -77,7 +92,7 @@ def train(request: Request, states: Activations, blocks: tuple[int, ...]) -> Tra
             checkpoint=folder,
             # A later block may not have begun when the first was interrupted.
             resume=request.resume and folder is not None and any(folder.glob("*/born.safetensors")),
-            device=resolve_device(request.runtime.device),
+            device=placed.device,
             show=not request.json_output,
         )
         for layer, folder in folders.items()

@@ -21,6 +21,7 @@ from cogit.cli.loading import (
     display_name,
     open_model,
 )
+from cogit.cli.memory_flags import CheckMemory, Yes
 from cogit.cli.outputs import Force, Inputs, require_writable
 from cogit.cli.run_record import RunRecord, begin
 from cogit.text_files import read_lines
@@ -98,6 +99,8 @@ def command(
     dtype: Annotated[Dtype, typer.Option(help="Precision of the model.")] = Dtype.f32,
     threads: flags.BothThreads = None,
     force: Force = False,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: flags.Json = False,
 ) -> None:
     """Fit a gate to texts of two conditions and write the intervention behind it.
@@ -124,7 +127,8 @@ def command(
     inputs: Inputs = {"intervention": intervention, **request.texts, "model": source.path}
     require_writable({"out": out}, inputs, force=force)
     run = begin({"out": out}, inputs, force=force)
-    _execute(request, source, Runtime(device, dtype, threads), run, json_output=json_output)
+    runtime = Runtime(device, dtype, threads, assume_yes=yes, check_memory=memory_check)
+    _execute(request, source, runtime, run, json_output=json_output)
 
 
 @dataclass(frozen=True)

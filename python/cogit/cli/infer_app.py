@@ -6,6 +6,7 @@ import typer
 
 from cogit.cli import flags, infer_flags
 from cogit.cli.loading import MODEL_VARIABLE, BackendChoice, Dtype, Runtime
+from cogit.cli.memory_flags import CheckMemory, Yes
 
 _HELP = f"""Generate text with a steered model.
 
@@ -42,6 +43,8 @@ def command(
     threads: flags.Threads = None,
     n_ctx: flags.Context = None,
     compare: infer_flags.Compare = False,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: infer_flags.Json = False,
     no_verify: infer_flags.NoVerify = False,
     _config: flags.Config = None,
@@ -67,7 +70,9 @@ def command(
             positions=None if positions is None else Positions.parse(positions),
             first_token=first_token,
             sampling=SamplingOptions(max_tokens, temperature, top_k, top_p, seed),
-            runtime=Runtime(device, dtype, threads, n_ctx),
+            runtime=Runtime(
+                device, dtype, threads, n_ctx, assume_yes=yes, check_memory=memory_check
+            ),
             compare=compare,
             json_output=json_output,
             verify=not no_verify,

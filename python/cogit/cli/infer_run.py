@@ -23,6 +23,7 @@ from cogit.errors import InterventionError
 from cogit.identity import ModelIdentity
 from cogit.intervention import Intervention
 from cogit.layers import LayerRange, describe_blocks
+from cogit.memory_estimate import Workload
 from cogit.operators import Commitment
 from cogit.positions import Positions
 from cogit.sampling import Sample, SamplingOptions
@@ -63,7 +64,8 @@ def execute(request: Request) -> None:
     prompts = read_prompts(request)
     source = ModelSource.choose(request.backend, request.model)
     runtime = replace(request.runtime, n_parallel=min(len(prompts), _MOST_PARALLEL))
-    with open_model(request.backend, source.path, runtime) as backend:
+    workload = Workload.of_texts(prompts, generated=request.sampling.max_tokens)
+    with open_model(request.backend, source.path, runtime, workload=workload) as backend:
         running = describe_runtime(backend, runtime)
         intervention = choose_intervention(request, stored, backend.identity)
         backend.require_fit(prompts, request.sampling.max_tokens)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from cogit.backends import Backend
+    from cogit.memory_estimate import Workload
 
 MODEL_VARIABLE = "COGIT_MODEL"
 
@@ -54,13 +55,18 @@ SHARED_MODEL: ContextVar[ModelSource | None] = ContextVar("cogit_shared_model", 
 
 @dataclass(frozen=True)
 class Runtime:
-    """How to run a model. n_ctx is of llamacpp, device and dtype of transformers."""
+    """How to run a model. n_ctx is of llamacpp, device and dtype of transformers.
+
+    assume_yes, check_memory: go on where memory may not suffice; look at all before the load.
+    """
 
     device: str = "auto"
     dtype: Dtype = Dtype.f32
     threads: int | None = None
     n_ctx: int | None = None
     n_parallel: int = 1
+    assume_yes: bool = False
+    check_memory: bool = True
 
     def require(self, backend: BackendChoice) -> None:
         """ValueError for a flag that the backend cannot honour: none is ignored."""
@@ -86,12 +92,25 @@ class Runtime:
             raise ValueError(message)
 
 
-def open_model(backend: BackendChoice, model: str, runtime: Runtime, **options: Any) -> Backend:
-    """Load a model. ValueError, OSError or BackendMissingError if it cannot be had."""
+def open_model(
+    backend: BackendChoice,
+    model: str,
+    runtime: Runtime,
+    *,
+    workload: Workload | None = None,
+    **options: Any,
+) -> Backend:
+    """Load a model, if its memory suffices or someone says so; say on which device and why.
+
+    workload: what will be run, as far as it is known. ValueError, OSError or BackendMissingError if
+    the model cannot be had, MemoryRefusedError if it does not fit.
+    """
     from cogit.backends import load_backend
+    from cogit.cli.memory_check import check_model
     from cogit.cli.run_record import noted
 
     runtime.require(backend)
+    device = check_model(backend.value, model, runtime, workload)
     if backend is BackendChoice.llamacpp:
         opened = load_backend(
             backend.value,
@@ -111,9 +130,7 @@ def open_model(backend: BackendChoice, model: str, runtime: Runtime, **options: 
     logging.disable_progress_bar()
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
-    opened = load_backend(
-        backend.value, model, device=runtime.device, dtype=runtime.dtype.value, **options
-    )
+    opened = load_backend(backend.value, model, device=device, dtype=runtime.dtype.value, **options)
     return noted(opened, describe_runtime(opened, runtime), runtime.threads)
 
 

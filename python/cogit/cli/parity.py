@@ -11,6 +11,7 @@ import typer
 from cogit.cli import flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Runtime, open_model
+from cogit.cli.memory_flags import CheckMemory, Yes
 
 if TYPE_CHECKING:
     from cogit.intervention import Intervention
@@ -35,6 +36,8 @@ def command(
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="Generated tokens to compare.")] = 16,
     threads: flags.BothThreads = None,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: flags.Json = False,
 ) -> None:
     """Compare logits of both backends. Exits with 1 if they do not agree."""
@@ -46,7 +49,7 @@ def command(
     gguf_type = declared_type(gguf)
     bound = bound_for(gguf_type)
     prompts = tuple(prompt or PROMPTS)
-    runtime = Runtime(device="cpu", threads=threads)
+    runtime = Runtime("cpu", threads=threads, assume_yes=yes, check_memory=memory_check)
     with (
         open_model(BackendChoice.transformers, str(model), runtime) as reference,
         open_model(BackendChoice.llamacpp, str(gguf), runtime, kv_type="f32") as other,

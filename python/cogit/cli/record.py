@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cogit.cli import flags, record_flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Dtype, ModelSource, Runtime, display_name, open_model
+from cogit.cli.memory_flags import CheckMemory, Yes
 from cogit.cli.outputs import Force, require_apart, require_writable
 from cogit.cli.record_flags import FILE, Moments, RowDtype
 from cogit.cli.run_record import begin
@@ -81,6 +82,8 @@ def command(
     threads: flags.Threads = None,
     n_ctx: flags.Context = None,
     force: Force = False,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: flags.Json = False,
 ) -> None:
     """Record a model's states on contrast pairs: one load, one pass for all blocks.
@@ -88,6 +91,7 @@ def command(
     A folder is written shard by shard, with bounded memory; --resume goes on after an interruption.
     """
     from cogit.layers import LayerRange
+    from cogit.memory_estimate import Workload
     from cogit.pairs import load_pairs
 
     wish = _Wish(
@@ -111,8 +115,12 @@ def command(
     loaded_pairs = load_pairs(pairs)
     say("pairs", f"{len(loaded_pairs)} from {pairs}")
     say("model", f"{display_name(source)} ({source.origin}) in {backend.value}")
-    runtime = Runtime(device, dtype, threads, n_ctx)
-    with open_model(backend, source.path, runtime) as opened:
+    runtime = Runtime(device, dtype, threads, n_ctx, assume_yes=yes, check_memory=memory_check)
+    texts = [text for pair in loaded_pairs for text in pair.texts]
+    # Shards go to the disk; a single file is held whole.
+    held = len(texts) if out.suffix == FILE and stats is None else min(len(texts), 64)
+    workload = Workload.of_texts(texts, recorded=held)
+    with open_model(backend, source.path, runtime, workload=workload) as opened:
         started = time.perf_counter()
         facts = _record(opened, loaded_pairs, wish)
         facts["seconds"] = round(time.perf_counter() - started, 3)

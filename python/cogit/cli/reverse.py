@@ -19,6 +19,7 @@ from cogit.cli.loading import (
     describe_runtime,
     open_model,
 )
+from cogit.cli.memory_flags import CheckMemory, Yes
 
 if TYPE_CHECKING:
     from cogit.evaluation.reverse import LayerReversal, ReverseReport
@@ -64,6 +65,8 @@ def command(
     device: Annotated[str, typer.Option(help="Device of transformers.")] = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Precision of transformers.")] = Dtype.f32,
     threads: flags.BothThreads = None,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: flags.Json = False,
 ) -> None:
     """Measure how much of an intervention is left after undoing it, beside its controls.
@@ -86,7 +89,7 @@ def command(
     contrast = None if pairs is None else load_pairs(pairs)
     texts = _texts(contrast) if prompts is None else read_lines(prompts, "prompts", "a prompt")
     source = ModelSource.choose(backend, model)
-    runtime = Runtime(device=device, dtype=dtype, threads=threads)
+    runtime = Runtime(device, dtype, threads, assume_yes=yes, check_memory=memory_check)
     with open_model(backend, source.path, runtime) as loaded:
         say("model", f"{source.path} ({source.origin})")
         say("intervention", stored.describe())

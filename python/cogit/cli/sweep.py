@@ -10,6 +10,7 @@ import typer
 from cogit.cli import flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Dtype, ModelSource, Runtime, open_model
+from cogit.cli.memory_flags import CheckMemory, Yes
 from cogit.cli.outputs import Force, Inputs, require_writable
 from cogit.cli.run_record import RunRecord, begin
 
@@ -56,6 +57,8 @@ def command(
     dtype: flags.Dtype = Dtype.f32,
     threads: flags.Threads = None,
     force: Force = False,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: flags.Json = False,
 ) -> None:
     """Say at which block the two classes differ, on held-out pairs. It may be at none."""
@@ -65,7 +68,7 @@ def command(
     from cogit.sweep_report import plot_scores
 
     chosen = LayerRange.parse(layers)
-    runtime = Runtime(device=device, dtype=dtype, threads=threads)
+    runtime = Runtime(device, dtype, threads, assume_yes=yes, check_memory=memory_check)
     _require_one_source(activations, pairs, model)
     _require_new(out)
     source = None if pairs is None else ModelSource.choose(backend, model)
@@ -130,11 +133,14 @@ def _record(
     """All blocks in one pass of one loaded model."""
     from cogit.activations import record
     from cogit.cli.loading import display_name
+    from cogit.memory_estimate import Workload
     from cogit.pairs import load_pairs
 
     texts = load_pairs(pairs)
     say("model", f"{display_name(source)}, from {source.origin}")
-    with open_model(backend, source.path, runtime) as loaded:
+    every = [text for pair in texts for text in pair.texts]
+    workload = Workload.of_texts(every, recorded=len(every))
+    with open_model(backend, source.path, runtime, workload=workload) as loaded:
         say("recording", f"{len(texts)} pairs, blocks {chosen}")
         return record(loaded, texts, chosen)
 

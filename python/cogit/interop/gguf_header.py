@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 from cogit.errors import ArtefactError
@@ -21,25 +22,33 @@ _MAX_DIMENSIONS = 4  # of a ggml tensor
 _FIXED = struct.calcsize("<4sIQQ")
 
 
-def check_gguf(path: Path, where: str, *, max_elements: int = 2**23) -> None:
+def check_gguf(
+    path: Path,
+    where: str,
+    *,
+    max_elements: int = 2**23,
+    walk: Callable[[mmap.mmap, int], HeaderWalk] | None = None,
+) -> None:
     """Raise ArtefactError unless the header's claims fit into the file.
 
     where: the name in front of the message. max_elements: of all metadata arrays together; the
-    default leaves room for the largest vocabularies.
+    default leaves room for the largest vocabularies. walk: makes what walks, from the file and
+    max_elements.
     """
+    make = walk or HeaderWalk
     size = path.stat().st_size
     try:
         if size < _FIXED:
             message = f"{size} bytes, too few for a header"
             raise ValueError(message)
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as m:
-            _Header(m, max_elements).check()
+            make(m, max_elements).check()
     except ValueError as error:
         message = f"[{where}] expected a whole GGUF file, got {path}: {error}"
         raise ArtefactError(message) from error
 
 
-class _Header:
+class HeaderWalk:
     """A cursor over the header; ValueError where it would leave the file."""
 
     def __init__(self, data: mmap.mmap, max_elements: int) -> None:
@@ -64,7 +73,7 @@ class _Header:
             if name == b"general.alignment" and kind == 4:
                 alignment = self.number("I")
             else:
-                self.value(kind)
+                self.entry(name, kind)
         if alignment < 1 or alignment & (alignment - 1):
             message = f"an alignment of {alignment}, not a power of two"
             raise ValueError(message)
@@ -92,6 +101,10 @@ class _Header:
         length = self.number("Q")
         start = self.skip(length)
         return self.data[start : start + length]
+
+    def entry(self, name: bytes, kind: int) -> None:
+        """The value of one name; those who want to know it override this."""
+        self.value(kind)
 
     def value(self, kind: int) -> None:
         if kind in _SCALARS:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cogit.backends.transformers import resolve_device
+from cogit.devices import resolve_device
 from cogit.intervention import Intervention
 from cogit.pipeline.fitted import Fitted
 from cogit.training.born_config import BornConfig

@@ -227,6 +227,10 @@ class _Trainer:
             if self.run.on_epoch is not None:
                 self.run.on_epoch(self.name, number, loss)
         self.module.eval()
+        # Three times the parameters, which cycles with the scheduler would keep through the next
+        # trainings.
+        self.state.optimiser.zero_grad()
+        self.state.optimiser.state.clear()
 
     def _epoch(self, number: int) -> float:
         n_rows = len(self.source)

@@ -89,7 +89,7 @@ class ClassifierJudge:
         Raises FileNotFoundError or OSError for what is not there, ArtefactError for files that are
         damaged or hold no trained classifier, ValueError for labels and devices.
         """
-        from cogit.backends.transformers import resolve_device
+        from cogit.devices import resolve_device
 
         target = resolve_device(device)
         source = _require_source(str(model))
