@@ -29,8 +29,8 @@ class Subject:
 
     learned: towards +1 at its own strength. reverse: towards -1 at its own strength; by default the
     learned one at the negative strength. additive: the mean difference of the same states.
-    shuffled: the same fit to shuffled classes. source: another method to show beside it, with its own
-    way back or None, at its own strength. facts: what was known before, such as
+    shuffled: the same fit to shuffled classes. source: another method to show beside it, with
+    its own way back or None, at its own strength. facts: what was known before, such as
     separation_gap. frames: (mean, basis) of the contrastive subspace at a block, for random
     operators within it. layers: rows of a sweep over blocks. notes: why something is missing, by
     the role that it would have had.
