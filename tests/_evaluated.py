@@ -28,7 +28,7 @@ from cogit.evaluation.suite import Suite
 from cogit.evaluation.thresholds import Settings
 from cogit.sampling import SamplingOptions
 
-SAMPLING = SamplingOptions(max_tokens=6, temperature=1.0, top_k=0)
+SAMPLING = SamplingOptions(max_tokens=4, temperature=1.0, top_k=0)
 JUDGE = FunctionJudge("planted words", judge)
 
 

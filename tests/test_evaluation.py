@@ -156,7 +156,7 @@ def test_the_source_systems_null_is_no_effect() -> None:
     found = evaluate(
         backend(connected=True),
         source_subject(),
-        suite(20, instructions={}, opposite={}),
+        suite(16, instructions={}, opposite={}, neutral_prompts=()),
         JUDGE,
         settings(seeds=(42,), doses=(), match="none", n_same_subspace=0),
         show=False,
@@ -267,7 +267,7 @@ def test_tokens_say_where_the_operator_acts(planted: Evaluation) -> None:
         # The first token is left alone.
         assert changes[0] == 0.0
         assert min(changes[1:]) > 0
-        assert [token["generated"] for token in view["tokens"]].count(True) == 6
+        assert [token["generated"] for token in view["tokens"]].count(True) == 4
         assert "".join(token["text"] for token in view["tokens"]).startswith(view["prompt"])
 
 
