@@ -6,13 +6,15 @@ teacher-forced contrast within the budget is taken; where none is within it, not
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cogit.devices import resolve_device
+from cogit.devices import plan_placement
 from cogit.intervention import Intervention
+from cogit.memory_operators import training_needs
 from cogit.pipeline.fitted import Fitted
 from cogit.training.born_config import BornConfig
 from cogit.training.born_operator import BornSettings, fit_born_operators
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from cogit.operators import Dense
     from cogit.pipeline.dims import Dims
     from cogit.pipeline.plan import Plan
+
+_LOG = logging.getLogger("cogit.pipeline")
 
 
 def born_settings(plan: Plan, dims: Dims) -> BornSettings:
@@ -50,9 +54,16 @@ def train_both(
     ValueError where no blend at any block is within the budget.
     """
     settings = born_settings(plan, dims)
-    device = resolve_device(plan.device)
+    needs = training_needs(
+        settings.config.family,
+        dims.q,
+        batch=settings.config.batch_size,
+        trainings=settings.trainings,
+    )
+    placed = plan_placement(needs, plan.device)
+    _LOG.info("training on  %s (%s)", placed.device, placed.reason)
     trained = {
-        layer: fit_born_operators(states, layer, settings, device=device, show=show)
+        layer: fit_born_operators(states, layer, settings, device=placed.device, show=show)
         for layer in dims.layers
     }
     table: list[dict[str, Any]] = []
