@@ -14,14 +14,14 @@ from _models import D_MODEL, N_LAYERS, push, steering, tiny_backend, turn
 from cogit.backends import hooks
 from cogit.backends.hooks import SteeringHooks, hidden_of, with_hidden
 from cogit.errors import InterventionError
-from cogit.operators import Operator, registered
+from cogit.intervention import Intervention
+from cogit.operators import Operator, Unitary, registered
 from cogit.positions import Positions
 from cogit.verify import verify_application
 
 if TYPE_CHECKING:
     from cogit.affine import Affine
     from cogit.backends.transformers import TransformersBackend
-    from cogit.intervention import Intervention
 
 
 @pytest.fixture
@@ -69,6 +69,25 @@ def test_what_is_found(backend: TransformersBackend) -> None:
         r"logits moved by \S+",
         found.describe(),
     )
+
+
+def test_norms_and_angles_are_reported(backend: TransformersBackend) -> None:
+    """Row Q22: with a norm restore the norm stays within 2 %, without one it need not."""
+    d_model = backend.identity.d_model
+    turned = replace(Unitary.example(d_model, 3), amplitude=4.0)
+    found = {}
+    for restore in (True, False):
+        operators = {1: replace(turned, restore=restore)}
+        with backend.steer(Intervention(operators, backend.identity)) as proof:
+            assert proof is not None
+            found[restore] = proof
+    assert 0.98 <= found[True].norm_ratio[1] <= 1.02
+    assert not 0.98 <= found[False].norm_ratio[1] <= 1.02
+    for proof in found.values():
+        assert -1 <= proof.cosine[1] < 1
+        # |change|² = 1 + r² − 2 r cos, which for tokens of about one ratio holds of the means.
+        r, cosine = proof.norm_ratio[1], proof.cosine[1]
+        assert proof.relative_change[1] ** 2 == pytest.approx(1 + r * r - 2 * r * cosine, rel=0.25)
 
 
 @pytest.mark.parametrize("kind", registered())

@@ -43,7 +43,8 @@ class Verification:
     """What the probe found.
 
     relative_change: per steered block, mean |change| / |state| over the positions asked for, of
-    those that its gate opens for. worst_error: the largest deviation from the analytic change,
+    those that its gate opens for. norm_ratio, cosine: of the same tokens, mean |after| / |before|
+    and mean cosine between both. worst_error: the largest deviation from the analytic change,
     relative to the longer of the states before and after it. logit_change: the largest absolute
     change of a logit. gate_open: per gated block, for how many of the n_positions its gate opens.
     gate_undecided: how many tokens were left out because rounding decides about their gate, over
@@ -57,6 +58,8 @@ class Verification:
     gate_open: Mapping[int, int] = field(default_factory=dict)
     gate_undecided: int = 0
     without_gates: Verification | None = None
+    norm_ratio: Mapping[int, float] = field(default_factory=dict)
+    cosine: Mapping[int, float] = field(default_factory=dict)
 
     def describe(self) -> str:
         """One line for people."""
@@ -120,6 +123,8 @@ def _verify(backend: Backend, intervention: Intervention) -> Verification:
     folds = {} if control else intervention.folds()
     relative: dict[int, float] = {}
     opened: dict[int, int] = {}
+    ratios: dict[int, float] = {}
+    cosines: dict[int, float] = {}
     worst, undecided = 0.0, 0
     for layer in layers:
         before, after = steered.before[layer], steered.after[layer]
@@ -140,6 +145,7 @@ def _verify(backend: Backend, intervention: Intervention) -> Verification:
             relative[layer], error, excess = _compare(
                 folds[layer], before[open_], after[open_], factors[open_], doubt[open_]
             )
+            ratios[layer], cosines[layer] = _shape(before[open_], after[open_])
         worst = max(worst, error)
         idle = folds[layer].is_zero() or not open_.any()
         _require_landed(backend, layer, excess, relative[layer], idle)
@@ -151,7 +157,24 @@ def _verify(backend: Backend, intervention: Intervention) -> Verification:
             f"logits; raise the strength or choose other layers"
         )
         raise InterventionError(message)
-    return Verification(relative, worst, moved, int(inside.sum()), opened, undecided)
+    return Verification(
+        relative,
+        worst,
+        moved,
+        int(inside.sum()),
+        opened,
+        undecided,
+        norm_ratio=ratios,
+        cosine=cosines,
+    )
+
+
+def _shape(before: NDArray[np.float32], after: NDArray[np.float32]) -> tuple[float, float]:
+    """Mean |after| / |before| and mean cosine, over tokens."""
+    one, two = before.astype(np.float64), after.astype(np.float64)
+    norms = [np.maximum(np.linalg.norm(x, axis=-1), 1e-30) for x in (one, two)]
+    cosine = (one * two).sum(axis=-1) / (norms[0] * norms[1])
+    return float((norms[1] / norms[0]).mean()), float(cosine.mean())
 
 
 def _gate_factors(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,7 +234,9 @@ def _facts(
         "seed": request.sampling.seed,
         "sampling": asdict(request.sampling),
         "verified": verification is not None,
-        "relative_change": None if relative is None else {str(b): v for b, v in relative.items()},
+        "norm_ratio": None if verification is None else _by_block(verification.norm_ratio),
+        "cosine": None if verification is None else _by_block(verification.cosine),
+        "relative_change": None if relative is None else _by_block(relative),
         "verification": None
         if verification is None
         else {
@@ -260,3 +262,7 @@ def _samples(steered: Sequence[Sample], plain: Sequence[Sample]) -> dict[str, An
         ]
 
     return {"samples": rows(steered), **({"unsteered": rows(plain)} if plain else {})}
+
+
+def _by_block(values: Mapping[int, float]) -> dict[str, float]:
+    return {str(block): value for block, value in values.items()}
