@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cogit.cli import evaluate_flags as flags
+from cogit.cli import flags as shared
 from cogit.cli.loading import BackendChoice, Dtype, Runtime
 from cogit.cli.memory_flags import CheckMemory, Yes
 
@@ -16,16 +17,8 @@ NAME = "evaluate"
 def command(
     intervention: flags.File,
     opposite: flags.Opposite = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder or hub id (transformers), GGUF file (llamacpp).",
-            show_default="COGIT_MODEL, else the demo model",
-        ),
-    ] = None,
-    backend: Annotated[BackendChoice, typer.Option(help="What runs the model.")] = (
-        BackendChoice.transformers
-    ),
+    model: shared.Model = None,
+    backend: shared.Backend = BackendChoice.transformers,
     prompts: flags.Prompts = None,
     neutral_prompts: flags.NeutralPrompts = None,
     neutral: flags.Neutral = None,
@@ -47,13 +40,8 @@ def command(
     seed: Annotated[int, typer.Option(min=0, help="Of draws, splits and resamples.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Of the weights; transformers only.")] = Dtype.f32,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads.", show_default="the library's choice")
-    ] = None,
-    n_ctx: Annotated[
-        int | None,
-        typer.Option(min=16, help="Context of a sequence; llamacpp only.", show_default="512"),
-    ] = None,
+    threads: shared.Threads = None,
+    n_ctx: flags.ContextLength = None,
     parallel: flags.Parallel = 8,
     out: flags.Out = None,
     yes: Yes = False,

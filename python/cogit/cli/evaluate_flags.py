@@ -124,3 +124,7 @@ Out = Annotated[
     Path | None,
     typer.Option(help="New folder for report and manifest.", show_default="runs/evaluate-TIME"),
 ]
+ContextLength = Annotated[
+    int | None,
+    typer.Option(min=16, help="Context of a sequence; llamacpp only.", show_default="512"),
+]

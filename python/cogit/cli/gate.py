@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cogit.cli import flags
+from cogit.cli import flags, gate_flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import (
     BackendChoice,
@@ -53,12 +53,7 @@ def command(
     on: Annotated[Path, typer.Option(help="Texts with the condition, one a line.")],
     off: Annotated[Path, typer.Option(help="Texts without it, one a line.")],
     out: Annotated[Path, typer.Option(help="Where to write the gated intervention.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model folder or hub id.", show_default="COGIT_MODEL, else the demo model"
-        ),
-    ] = None,
+    model: gate_flags.Model = None,
     kind: Annotated[
         GateKind,
         typer.Option(help="Similarity to a condition direction, or a logistic regression."),
@@ -67,34 +62,16 @@ def command(
         MeasureChoice | None,
         typer.Option(help="What a similarity gate compares.", show_default="cosine"),
     ] = None,
-    smooth: Annotated[
-        bool, typer.Option("--smooth", help="A similarity gate with a sigmoid, not a step.")
-    ] = False,
-    max_false_positive: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Share of training tokens without the condition that may open a similarity gate.",
-            show_default="the best trade against true positives",
-        ),
-    ] = None,
+    smooth: gate_flags.Smooth = False,
+    max_false_positive: gate_flags.MaxFalsePositive = None,
     scope: Annotated[
         ScopeChoice,
         typer.Option(help="Decide for each token, or once for a sequence by its prompt."),
     ] = ScopeChoice.token,
-    coordinates: Annotated[
-        int | None,
-        typer.Option(min=1, help="Coordinates of a learned gate.", show_default="8"),
-    ] = None,
+    coordinates: gate_flags.Coordinates = None,
     held_out: Annotated[float, typer.Option(help="Share of the texts kept for the rates.")] = 1 / 3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split of the texts.")] = 0,
-    allow_chance: Annotated[
-        bool,
-        typer.Option(
-            "--allow-chance", help="Write the gate even if held-out texts do not bear it out."
-        ),
-    ] = False,
+    allow_chance: gate_flags.AllowChance = False,
     device: flags.Device = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Precision of the model.")] = Dtype.f32,
     threads: flags.BothThreads = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cogit.cli import pipeline_flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Dtype, Runtime, open_model
 from cogit.cli.outputs import require_apart
@@ -16,7 +17,7 @@ from cogit.cli.run_record import RunRecord, begin
 if TYPE_CHECKING:
     from cogit.backends import Backend
     from cogit.pipeline.plan import Plan
-    from cogit.pipeline.runner import Outcome
+    from cogit.pipeline.runner import Options, Outcome
 
 NAME = "pipeline"
 FAILED = 1
@@ -26,60 +27,19 @@ _PARALLEL, _CONTEXT = 16, 512
 def command(
     out: Annotated[Path, typer.Option(help="Folder of this run; one of an earlier run goes on.")],
     preset: Annotated[str, typer.Option(help="Named setting, see cogit presets.")] = "tiny",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model folder, hub id or GGUF file.",
-            show_default="the shipped demo model for tiny, else the preset's",
-        ),
-    ] = None,
-    backend: Annotated[
-        BackendChoice, typer.Option(help="Where to run.")
-    ] = BackendChoice.transformers,
-    pairs: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Contrast pairs, as of cogit record; repeatable.",
-            show_default="the demo grammar's or the packaged ones",
-        ),
-    ] = None,
-    prompts: Annotated[
-        str | None, typer.Option(help="Open prompts, a third of them to calibrate on.")
-    ] = None,
+    model: pipeline_flags.Model = None,
+    backend: pipeline_flags.Backend = BackendChoice.transformers,
+    pairs: pipeline_flags.Pairs = None,
+    prompts: pipeline_flags.Prompts = None,
     neutral: Annotated[str | None, typer.Option(help="Texts to leave alone, one a line.")] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            help="vader, lexicon:FILE, classifier:MODEL, logits, api:URL or demo.",
-            show_default="demo or vader; needed with --pairs",
-        ),
-    ] = None,
-    method: Annotated[
-        str, typer.Option(help="plane, procrustes, direct, born, margin or born-adam.")
-    ] = "plane",
-    layers: Annotated[
-        str | None, typer.Option(help="Candidate blocks, as 24-32 or 50%-75%.", show_default="all")
-    ] = None,
-    preset_layers: Annotated[
-        bool,
-        typer.Option("--preset-layers", help="Only the preset's blocks, at their relative depth."),
-    ] = False,
-    q: Annotated[
-        int | None,
-        typer.Option("--q", help="Of encoded states; born-adam.", show_default="in ratio to d"),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Of born-adam.", show_default="the preset's")
-    ] = None,
-    prompts_per_class: Annotated[
-        int | None, typer.Option(help="Pairs to fit on.", show_default="the preset's")
-    ] = None,
-    strength: Annotated[
-        float | None,
-        typer.Option(
-            help="Multiple of the chosen strength; the blend of born-adam.", show_default="chosen"
-        ),
-    ] = None,
+    judge: pipeline_flags.Judge = None,
+    method: pipeline_flags.Method = "plane",
+    layers: pipeline_flags.Layers = None,
+    preset_layers: pipeline_flags.PresetLayers = False,
+    q: pipeline_flags.Q = None,
+    epochs: pipeline_flags.Epochs = None,
+    prompts_per_class: pipeline_flags.PromptsPerClass = None,
+    strength: pipeline_flags.Strength = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens of a continuation.")] = 25,
     temperature: Annotated[float, typer.Option(help="Of sampling; 0 is greedy.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Tokens to sample from; 0 is all.")] = 50,
@@ -87,35 +47,14 @@ def command(
     seed: Annotated[int | None, typer.Option(show_default="the preset's, 42")] = None,
     device: Annotated[str, typer.Option(help="Device of transformers.")] = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Precision of transformers.")] = Dtype.f32,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads.", show_default="the libraries' choice")
-    ] = None,
-    phases: Annotated[
-        str,
-        typer.Option(help="Phases in a row, as record,fit; the ones before must be finished."),
-    ] = "record,fit,generate,evaluate,reverse",
-    rate: Annotated[
-        float | None, typer.Option(help="Cost of an hour on this machine.", show_default="no cost")
-    ] = None,
-    log: Annotated[
-        Path | None,
-        typer.Option(
-            help="Experiment log to append to.", show_default="EXPERIMENT_LOG.md beside --out"
-        ),
-    ] = None,
-    require_effect: Annotated[
-        bool, typer.Option("--require-effect", help='Exit with 1 on the verdict "no effect".')
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Use all finished phases of the same settings.")
-    ] = False,
-    yes: Annotated[
-        bool,
-        typer.Option("--yes", help="Do not ask: use phases younger than an hour, not older ones."),
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Make everything anew, over a run of other settings.")
-    ] = False,
+    threads: pipeline_flags.Threads = None,
+    phases: pipeline_flags.Phases = "record,fit,generate,evaluate,reverse",
+    rate: pipeline_flags.Rate = None,
+    log: pipeline_flags.Log = None,
+    require_effect: pipeline_flags.RequireEffect = False,
+    resume: pipeline_flags.Resume = False,
+    yes: pipeline_flags.Yes = False,
+    force: pipeline_flags.Force = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Record, fit, generate, evaluate and reverse; a gate after each phase stops on failure.
@@ -161,6 +100,10 @@ def command(
     except GateFailed as error:
         say("stopped", str(error))
         raise typer.Exit(FAILED) from None
+    _conclude(outcome, options, json_output=json_output)
+
+
+def _conclude(outcome: Outcome, options: Options, *, json_output: bool) -> None:
     if json_output:
         print_json(outcome.to_json())
     else:

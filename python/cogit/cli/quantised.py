@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cogit.cli import quantised_flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Dtype, ModelSource, Runtime, open_model
 
@@ -28,57 +29,23 @@ class Bits(StrEnum):
 
 def command(
     intervention: Annotated[Path, typer.Option(help="Intervention file.")],
-    pairs: Annotated[
-        str,
-        typer.Option(
-            help="Contrast pairs that it was not fitted to, on which its effect is measured."
-        ),
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model folder or hub id, the reference in full precision.",
-            show_default="COGIT_MODEL, else the demo model",
-        ),
-    ] = None,
-    gguf: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="GGUF file of the same model, or a type to make of its folder: q8_0, q4_k_m, "
-            "f16, f32; repeatable.",
-            show_default="q8_0, unless --bnb is given",
-        ),
-    ] = None,
+    pairs: quantised_flags.Pairs,
+    model: quantised_flags.Model = None,
+    gguf: quantised_flags.Gguf = None,
     bnb: Annotated[
         list[Bits] | None, typer.Option(help="Also in bitsandbytes, if installed; repeatable.")
     ] = None,
-    neutral: Annotated[
-        Path | None,
-        typer.Option(
-            help="Texts for cost, perplexity and timing, one a line.",
-            show_default="packaged plain English sentences",
-        ),
-    ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            help="Prompts whose logits are compared, one a line.",
-            show_default="what the texts of the pairs begin with",
-        ),
-    ] = None,
+    neutral: quantised_flags.Neutral = None,
+    prompts: quantised_flags.Prompts = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="New tokens to compare logits on.")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds of interleaved timings.")] = 5,
-    max_degradation: Annotated[
-        float, typer.Option(help="Share of the reference's effect by which it may differ.")
-    ] = 0.02,
+    max_degradation: quantised_flags.MaxDegradation = 0.02,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     device: Annotated[str, typer.Option(help="Device of the reference and of bitsandbytes.")] = (
         "auto"
     ),
     dtype: Annotated[Dtype, typer.Option(help="Precision of the reference.")] = Dtype.f32,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads.", show_default="the libraries' choice")
-    ] = None,
+    threads: quantised_flags.Threads = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare steering in full precision with steering of the quantised model, side by side.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cogit.cli import flags
+from cogit.cli import flags, sweep_flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Dtype, ModelSource, Runtime, open_model
 from cogit.cli.memory_flags import CheckMemory, Yes
@@ -23,35 +23,17 @@ NAME = "sweep"
 
 
 def command(
-    activations: Annotated[
-        Path | None, typer.Option(help="Recorded states; instead of --pairs and a model.")
-    ] = None,
-    pairs: Annotated[
-        Path | None, typer.Option(help="Contrast pairs, recorded with the model at every block.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder or hub id (transformers), GGUF file (llamacpp); with --pairs.",
-            show_default="COGIT_MODEL, else the demo model",
-        ),
-    ] = None,
+    activations: sweep_flags.Activations = None,
+    pairs: sweep_flags.Pairs = None,
+    model: sweep_flags.Model = None,
     backend: flags.Backend = BackendChoice.transformers,
-    layers: Annotated[
-        str, typer.Option(help="Blocks, from 0, half-open: 24-32 is 24..31; 50%-75%; middle; all.")
-    ] = "all",
+    layers: sweep_flags.Layers = "all",
     permutations: Annotated[int, typer.Option(help="Random swaps of labels within pairs.")] = 2000,
     folds: Annotated[int, typer.Option(help="Parts of the pairs, each held out once.")] = 5,
     repeats: Annotated[int, typer.Option(help="Partitions into folds, averaged.")] = 5,
     alpha: Annotated[float, typer.Option(help="Level of the verdict.")] = 0.05,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the folds and the swaps.")] = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="New folder for sweep.json, sweep.md, sweep.png and recorded states; "
-            "latest-sweep.json beside it then names it."
-        ),
-    ] = None,
+    out: sweep_flags.Out = None,
     plot: Annotated[Path | None, typer.Option(help="File for the plot: .png, .svg, .pdf.")] = None,
     device: flags.Device = "auto",
     dtype: flags.Dtype = Dtype.f32,
