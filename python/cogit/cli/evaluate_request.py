@@ -47,6 +47,7 @@ class Request:
                 "got one of them: both directions are measured"
             )
             raise ValueError(message)
+        self.settings()
         self.runtime.require(self.backend)
         if self.out is not None:
             if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):

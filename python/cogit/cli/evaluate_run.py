@@ -24,6 +24,7 @@ from cogit.run_folder import new_run_folder
 
 if TYPE_CHECKING:
     from cogit.backends.base import Backend
+    from cogit.evaluation.judges import Judge
     from cogit.evaluation.subject import Subject
     from cogit.evaluation.suite import Suite
 
@@ -44,9 +45,11 @@ def execute(request: Request) -> None:
     ):
         say("model", f"{display_name(source)} ({source.origin}), {backend.name}")
         learned.identity.require_same_shape(backend.identity)
+        # Before the pairs are recorded: a judge that cannot be had should show at once.
+        judge = _judge(request, backend, demo=demo)
         subject = load_subject(request, backend, learned, suite, demo=demo)
         say("evaluated", learned.describe())
-        found, sweep = _evaluate(request, backend, subject, suite, demo=demo)
+        found, sweep = _evaluate(request, backend, subject, suite, judge)
         _write(working, found, sweep)
         run.finish_folder(working)
     if request.json_output:
@@ -58,13 +61,16 @@ def execute(request: Request) -> None:
     say("run folder", str(folder))
 
 
-def _evaluate(
-    request: Request, backend: Backend, subject: Subject, suite: Suite, *, demo: bool
-) -> tuple[Evaluation, dict[str, Any] | None]:
+def _judge(request: Request, backend: Backend, *, demo: bool) -> Judge:
     spec = request.judge or ("demo" if demo else "vader")
     if request.judge is None:
         say("judge", f"{spec}, as none was given")
-    judge = make_judge(spec, backend=backend)
+    return make_judge(spec, backend=backend)
+
+
+def _evaluate(
+    request: Request, backend: Backend, subject: Subject, suite: Suite, judge: Judge
+) -> tuple[Evaluation, dict[str, Any] | None]:
     settings = request.settings()
     show = not request.json_output
     found = evaluate(backend, subject, suite, judge, settings, show=show)

@@ -117,7 +117,8 @@ def measure(
 def with_holm(results: list[ArmResult], n_tests: int) -> list[ArmResult]:
     """p_holm of the learned arms, in a family of at least ``n_tests``.
 
-    Tests whose p is not known here are taken to be as small, which multiplies by their number.
+    Tests whose p is not known here are taken to be 1, the worst case: every known p, not only the
+    smallest, is then multiplied by their number as well.
     """
     learned = {
         str(i): one.p
@@ -126,8 +127,7 @@ def with_holm(results: list[ArmResult], n_tests: int) -> list[ArmResult]:
     }
     if not learned:
         return results
-    # Among equal ones Holm takes the first as the smallest: the known ones get the full factor.
-    others = {f"other {i}": min(learned.values()) for i in range(n_tests - len(learned))}
+    others = {f"other {i}": 1.0 for i in range(n_tests - len(learned))}
     adjusted = holm(learned | others)
     return [
         replace(one, p_holm=adjusted[str(i)]) if str(i) in learned else one

@@ -19,6 +19,7 @@ from cogit.operators.base import random_basis, random_direction
 DIAGONAL_SEEDS = (1234, 1235)
 _SPREAD = 1_000_000
 _DIAGONAL_PAIRS = 4
+_ROUNDING = 1e-6  # of orthonormal bases
 
 
 def all_arms(subject: Subject, settings: Settings, *, instructed: bool) -> list[Arm]:
@@ -61,10 +62,11 @@ def has_subspace(subject: Subject) -> bool:
     """Whether other operators of the family fit into the learned one's subspace at every block.
 
     The subspace of an additive operator is a line, in which only itself and its reverse lie; the
-    contrastive subspace, where it is known, takes its place.
+    contrastive subspace, where it is known, takes its place. That of a rotation's plane or of
+    ablated directions holds nothing but these.
     """
     return all(
-        _is_wide(operator) or (_is_vector(operator) and frame_of(subject, layer) is not None)
+        _has_others(operator) or (_is_vector(operator) and frame_of(subject, layer) is not None)
         for layer, operator in subject.learned.operators.items()
     )
 
@@ -83,7 +85,10 @@ def _draws(
                 return _in_frame(subject, layer, operator, seed)
             return operator.randomised(seed, space)
 
-        arms.append(Arm(name, role, _mapped(subject, other), draw))
+        # The way back is the same draw reversed. Drawn anew by the same seed it may be the very map
+        # of the way forth, which lifts one class by what it takes from the other: no control.
+        forward = _mapped(subject, other)[1]
+        arms.append(Arm(name, role, both_ways(forward), draw))
     return arms
 
 
@@ -124,6 +129,15 @@ def _diagonal(subject: Subject, seed: int) -> dict[int, Intervention]:
 
 def _is_wide(operator: Operator) -> bool:
     return bool(operator.span().shape[1] > 1)
+
+
+def _has_others(operator: Operator) -> bool:
+    """Whether a draw "of the subspace" stays in it; some families can only draw anywhere."""
+    if not _is_wide(operator):
+        return False
+    own, drawn = operator.span(), operator.randomised(_SPREAD - 1, "subspace").span()
+    outside = drawn - own @ (own.T @ drawn)
+    return bool(np.linalg.norm(outside) <= _ROUNDING)
 
 
 def _is_vector(operator: Operator) -> bool:

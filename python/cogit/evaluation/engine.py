@@ -33,7 +33,8 @@ class ArmRun:
 
     scores: (prompt, seed, sign) of the judge, signs in the order of ``SIGNS``. neutral_scores,
     opposite_scores: the same on neutral prompts and on prompts of the opposite context, where run.
-    changed: whether any token or logit differs from the unsteered model's.
+    same_logits: whether every logit on neutral texts is the unsteered model's, where run. changed:
+    whether any token or logit differs from the unsteered model's.
     """
 
     arm: Arm
@@ -49,6 +50,7 @@ class ArmRun:
     neutral_kl: float | None = None
     accuracy: float | None = None
     displacement: float | None = None
+    same_logits: bool | None = None
     changed: bool | None = None
 
     @property
@@ -164,6 +166,7 @@ class Engine:
         found: dict[str, Any] = {"text_kl": float(np.mean(divergence)) if divergence else None}
         if self.neutral is not None:
             found["neutral_kl"] = float(np.mean([cost.kl for cost in costs]))
+            found["same_logits"] = all(cost.same for cost in costs)
             accuracies = [cost.accuracy for cost in costs if cost.accuracy is not None]
             found["accuracy"] = float(np.mean(accuracies)) if accuracies else None
             moved = [self.neutral.displacement(arm.towards[sign]) for sign in SIGNS]
@@ -254,15 +257,17 @@ class Engine:
             for ours, theirs in pairs
             for sign in SIGNS
         )
-        return not same or run.neutral_kl not in (None, 0.0)
+        # A divergence of 0 would not tell: rounding hides small changes, and so does a shift.
+        return not same or run.same_logits is False
 
     def _require_fit(self) -> None:
         suite, backend = self.suite, self.backend
         prompts = [*suite.prompts, *suite.neutral_prompts, *suite.calibration_prompts]
         prompts += [text for texts in suite.opposite.values() for text in texts]
         if suite.instructions:
-            longest = max(suite.instructions.values(), key=len)
-            prompts += [f"{longest} {text}" for text in prompts]
+            # Both: the longer in characters need not be the longer in tokens.
+            before = suite.instructions.values()
+            prompts += [f"{one} {text}" for one in before for text in prompts]
         backend.require_fit(prompts, self.settings.sampling.max_tokens)
         for text in (*suite.neutral_texts, *suite.calibration_texts):
             n_tokens = len(backend.tokenize(text))

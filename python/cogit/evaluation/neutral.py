@@ -26,10 +26,14 @@ _LEAST_RIGHT = 19.5
 
 @dataclass(frozen=True)
 class NeutralCost:
-    """kl: nats per token. accuracy: share of next tokens that are the likeliest one."""
+    """kl: nats per token. accuracy: share of next tokens that are the likeliest one.
+
+    same: whether every logit is the unsteered model's, bit by bit.
+    """
 
     kl: float
     accuracy: float | None
+    same: bool = False
 
 
 class NeutralTexts:
@@ -64,17 +68,20 @@ class NeutralTexts:
         logits = self._logits()
         if any(np.isnan(rows).any() for rows in logits):
             return NeutralCost(np.inf, None)
-        return NeutralCost(measures.token_divergence(self._plain, logits), self._accuracy(logits))
+        same = all(np.array_equal(a, b) for a, b in zip(self._plain, logits, strict=True))
+        kl = measures.token_divergence(self._plain, logits)
+        return NeutralCost(kl, self._accuracy(logits), same)
 
     def displacement(self, intervention: Intervention) -> float:
         """Mean |h' - h| / |h| at the steered blocks, over tokens; the backend is unsteered now.
 
-        Of the first texts. Computed from the unsteered states where one block without a gate is
-        steered, else measured.
+        Of the first texts. Computed from the unsteered states where one block of ``layers`` without
+        a gate is steered, else measured.
         """
         if intervention.changes_nothing():
             return 0.0
-        if len(intervention.layers) > 1 or intervention.gates:
+        apart = not set(intervention.layers) <= set(self._layers)
+        if len(intervention.layers) > 1 or intervention.gates or apart:
             return self._measured(intervention)
         if self._states is None:
             self._states = self._backend.probe(self._ids[:_N_PROBED], self._layers)

@@ -59,6 +59,9 @@ class Subject:
                     f"{one.describe()}, which changes nothing; raise its strength"
                 )
                 raise InterventionError(message)
+        for one in self.source or ():
+            if one is not None:
+                one.identity.require_same_shape(self.learned.identity)
         others = [self.reverse, self.additive, *(one for pair in self.shuffled for one in pair)]
         for other in others:
             if other is None:

@@ -237,13 +237,15 @@ def _matched(draws: Sequence[ArmResult]) -> str:
 
 
 def _costs(learned: ArmResult, plain: ArmResult, limits: Thresholds) -> list[Criterion]:
-    drift, ratio = learned.drift, learned.perplexity_ratio
+    drift, ratio = _drifts(learned, plain), learned.perplexity_ratio
     found: list[Criterion] = [
         _bounded(
             "drift on neutral prompts",
-            None if drift is None else abs(drift.mean) <= limits.drift_pp,
-            "" if drift is None else f"{drift.mean:+.1f} points",
-            f"at most {limits.drift_pp:g} points either way",
+            None if drift is None else max(map(abs, drift)) <= limits.drift_pp,
+            ""
+            if drift is None
+            else f"{drift[0]:+.1f} points towards +1, {drift[1]:+.1f} towards -1",
+            f"at most {limits.drift_pp:g} points either way, in each direction",
             "no neutral prompts were given",
         ),
         _bounded(
@@ -262,6 +264,18 @@ def _costs(learned: ArmResult, plain: ArmResult, limits: Thresholds) -> list[Cri
         ),
     ]
     return [*found, _relevance(learned.run.relevance, plain.run.relevance, limits)]
+
+
+def _drifts(learned: ArmResult, plain: ArmResult) -> list[float] | None:
+    """Points gained on neutral prompts by each direction.
+
+    In their mean, a shift that both make to the same class would cancel.
+    """
+    one, other = learned.run.neutral_scores, plain.run.neutral_scores
+    if one is None or other is None:
+        return None
+    gain = learned.run.hits_of(one) - plain.run.hits_of(other)
+    return [float(points) for points in 100 * gain.mean(axis=(0, 1))]
 
 
 def _relevance(share: float | None, plain: float | None, limits: Thresholds) -> Criterion:
