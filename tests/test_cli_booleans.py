@@ -5,6 +5,7 @@ click's.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,10 +32,15 @@ def line_of(path: tuple[str, ...]) -> tuple[list[str], list[str]]:
     needed: list[str] = []
     for parameter in PROGRAMS.commands[path].command.params:
         if parameter.required and parameter.param_type_name == "argument":
-            needed.append("argument")
+            needed.append(next(iter(getattr(parameter.type, "choices", ["argument"]))))
         elif parameter.required:
             needed += [parameter.opts[0], "value"]
     return [word for word in path if word != "infer"], needed
+
+
+def _is_open(argument: Any) -> bool:
+    """Whether it takes more words than it must have."""
+    return argument.nargs < 0 or not argument.required
 
 
 @pytest.mark.parametrize(("path", "flag"), BOOLEANS, ids=lambda x: getattr(x, "variable", ""))
@@ -53,7 +59,10 @@ def test_every_boolean_takes_all_forms(
     bare = option.removeprefix("--")
     against = f"--{bare.removeprefix('no-')}" if bare.startswith("no-") else f"--no-{bare}"
     forms = [([option], True), ([against], False), ([option, against], False)]
-    forms += [([option, word], True) for word in TRUE] + [([option, w], False) for w in FALSE]
+    parameters = PROGRAMS.commands[path].command.params
+    if not any(p.param_type_name == "argument" and _is_open(p) for p in parameters):
+        # Behind an open list of arguments a word is one of them, never a value.
+        forms += [([option, word], True) for word in TRUE] + [([option, w], False) for w in FALSE]
     forms += [([f"{option}={word}"], True) for word in TRUE]
     forms += [([against, "true"], False), ([f"{against}=no"], True), ([against, option], True)]
     slots = [p for p in PROGRAMS.commands[path].command.params if p.param_type_name == "argument"]

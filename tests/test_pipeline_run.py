@@ -246,7 +246,7 @@ def killed(folder: Path, event: str) -> None:
         env={
             **os.environ,
             "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": os.pathsep.join(["python", ".", os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join(sys.path),
         },
     )
     assert done.returncode == -signal.SIGKILL, done.stderr

@@ -22,7 +22,7 @@ from cogit.memory_operators import fold_bytes
 # vocabulary. A process that
 # holds more already is counted as it is.
 _TORCH, _CLASS, _TOKENIZER = 266_000_000, 124_000_000, 28_000_000
-_LLAMA, _STEERING, _TOKEN = 56_000_000, 26_000_000, 120
+_GGUF, _STEERING, _TOKEN = 56_000_000, 26_000_000, 120
 # What matrix libraries and the allocator keep once a forward pass has run.
 _BUFFERS = 20_000_000
 # Of a CUDA context with its libraries; an assumption, not measured here.
@@ -107,7 +107,7 @@ def estimate_memory(
         found = describe_gguf(Path(model).expanduser())
         shape = found.shape
         parts = [Part("weights", found.weights, note="GGUF tensors, mapped")]
-        parts += _llama_parts(shape, work)
+        parts += _gguf_parts(shape, work)
         unknown: tuple[str, ...] = ()
     else:
         described = describe_model(model, dtype)
@@ -137,7 +137,7 @@ def _process(backend: str, shape: ModelShape | None, device: str, base: int | No
     if backend == "llamacpp":
         vocabulary = _TOKEN * (shape.vocab_size if shape else 0)
         note = "Python, libllama, vocabulary"
-        return Part("process", max(_LLAMA, resident()) + _STEERING + vocabulary, note=note)
+        return Part("process", max(_GGUF, resident()) + _STEERING + vocabulary, note=note)
     name = "transformers.models.{0}.modeling_{0}".format(shape.kind if shape else "")
     more = _TOKENIZER + _BUFFERS + (0 if loaded(name) else _CLASS)
     now = resident() if loaded("cogit.backends.transformers") else max(_TORCH, resident())
@@ -170,7 +170,7 @@ def _torch_parts(shape: ModelShape, work: Workload, itemsize: int) -> list[Part]
     ]
 
 
-def _llama_parts(shape: ModelShape, work: Workload) -> list[Part]:
+def _gguf_parts(shape: ModelShape, work: Workload) -> list[Part]:
     """The KV cache, which is made as a whole, and what a batch touches of the compute buffers."""
     context = (work.n_ctx or 2048) * work.n_parallel
     cells = -(-context // 256) * 256
