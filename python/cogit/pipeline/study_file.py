@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,6 +92,9 @@ def _expand(
         raise ValueError(message)
     own = named({k: v for k, v in settings.items() if k != "sweep"})
     grid = {**shared, **_sweep(_table(settings, "sweep"))}
+    if math.prod(len(values) for values in grid.values()) > _MAX_TRIALS:
+        message = f"[study] expected at most {_MAX_TRIALS} trials of {title!r}; make it smaller"
+        raise ValueError(message)
     trials = []
     for values in itertools.product(*grid.values()):
         changes = {**own, **dict(zip(grid, values, strict=True))}
