@@ -191,3 +191,14 @@ def test_a_trial_that_cannot_be_run_does_not_stop_the_others(
     trials = load_study(written(tmp_path, "[sweep]\nstrength = [1.0, 2.0]\n"))
     found = run_study(trials, tmp_path / "out", opener)
     assert [row.status for row in found.rows] == ["failed", "failed"]
+
+
+def test_changed_texts_are_another_trial(tmp_path: Path, quick: list[str]) -> None:
+    """A result on the old texts is not taken for one on the new ones; the same texts run once."""
+    prompts = tmp_path / "prompts.txt"
+    file = written(tmp_path, f"[base]\nprompts = {json.dumps(str(prompts))}\nstrength = 1.0\n")
+    for text in ("one\n", "one\n", "two\n"):
+        prompts.write_text(text, encoding="utf-8")
+        found = run_study(load_study(file), tmp_path / "out", opener)
+    assert quick == ["trial-001", "trial-002"]
+    assert [row.status for row in found.rows] == ["done", "done"]

@@ -23,11 +23,14 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cogit.evaluation.judges.spec import judge_place
 from cogit.pipeline.lineage import fingerprint
 from cogit.pipeline.plan import Plan, named, nearest
+from cogit.run_inputs import describe_inputs
 
 _TOP = ("name", "base", "experiment", "sweep")
 _MAX_FILE, _MAX_TRIALS = 2**20, 1000
@@ -41,10 +44,21 @@ class Trial:
     plan: Plan
     changes: Mapping[str, Any]
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """Digits that stand for the plan: the same trial in a changed file is the same."""
-        return fingerprint(self.plan.to_json())
+        """Digits that stand for the plan and for what its files of texts hold now.
+
+        The same trial in a changed study file is the same; on changed texts it is another one.
+        """
+        plan = self.plan
+        given = {"pairs": plan.pairs, "prompts": plan.prompts, "neutral": plan.neutral}
+        described = describe_inputs({**given, "judge": judge_place(plan.judge)})
+        files = {
+            flag: [one["files"] for one in parts if one.get("files")]
+            for flag, parts in described.items()
+        }
+        files = {flag: parts for flag, parts in files.items() if parts}
+        return fingerprint(plan.to_json() | ({"files": files} if files else {}))
 
 
 def load_study(path: Path, base: Mapping[str, Any] | None = None) -> list[Trial]:
