@@ -337,3 +337,10 @@ def test_the_words_of_a_judge_are_an_input(
     assert main(["pipeline", "--out", str(tmp_path / "run"), *flags]) == 2
     assert "which is --judge too" in capsys.readouterr().err
     assert words.read_text(encoding="utf-8") == "good,1\n"
+
+
+@pytest.mark.parametrize("judge", ["nosuch", "vader?x=1", "logits?yes=", "lexicon:gone.txt"])
+def test_a_judge_that_cannot_be_is_refused_before_any_phase(tmp_path: Path, judge: str) -> None:
+    with pytest.raises((ValueError, OSError), match=r"^\[judge"):
+        run(tmp_path / "run", plan(judge=judge))
+    assert not (tmp_path / "run" / "record").exists()

@@ -42,7 +42,7 @@ def lineages_of(plan: Plan, dims: Dims, material: Material, backend: Backend) ->
         },
         "evaluate": {
             "prompts": material.prompts_hash(),
-            "judge": judge_fields(material.judge),
+            "judge": judge_fields(material.judge, backend),
             "subspace": plan.k,
             "match": plan.match,
             "seeds": list(plan.eval_seeds),
@@ -59,14 +59,18 @@ def lineages_of(plan: Plan, dims: Dims, material: Material, backend: Backend) ->
     return found
 
 
-def judge_fields(text: str) -> dict[str, Any]:
+def judge_fields(text: str, backend: Backend | None = None) -> dict[str, Any]:
     """A judge by what it reads: the same words or weights elsewhere are the same judge.
 
-    Raises FileNotFoundError or ValueError for a list of words that cannot be read.
+    It is made here too, so that one that cannot be is refused before any phase; a classifier, which
+    would be loaded, and an endpoint, which may need a key, are left to the evaluation. Raises as
+    ``make_judge``.
     """
     spec = JudgeSpec.parse(text)
-    if spec.kind == "lexicon":
-        return {k: v for k, v in make_judge(text).describe().items() if k != "source"}
+    if spec.kind not in ("classifier", "api"):
+        judge = make_judge(text, backend=backend)
+        if spec.kind == "lexicon":
+            return {k: v for k, v in judge.describe().items() if k != "source"}
     place = judge_place(text)
     if place is None:
         return {"name": text}
