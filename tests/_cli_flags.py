@@ -192,6 +192,7 @@ COMMANDS = {
         "--threads",
     },
     "quantised": {
+        *MEMORY,
         "--bnb",
         "--device",
         "--dtype",
@@ -261,6 +262,7 @@ COMMANDS = {
         "--json",
     },
     "pipeline": {
+        *MEMORY,
         "--backend",
         "--device",
         "--dtype",
@@ -292,9 +294,9 @@ COMMANDS = {
         "--test-prompts",
         "--threads",
         "--top-k",
-        "--yes",
     },
     "study": {
+        *MEMORY,
         "--help",
         "--json",
         "--log",

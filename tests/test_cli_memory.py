@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +97,26 @@ def test_memory_of_nothing_is_refused(
 ) -> None:
     assert main.main(["estimate", *arguments]) == 2
     assert capfd.readouterr().err.splitlines()[-1].startswith("error: [")
+
+
+@pytest.mark.parametrize("flag", ["--yes", "--no-memory-check"])
+def test_the_pipeline_has_the_flags_that_its_refusal_names(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    flag: str,
+) -> None:
+    little(monkeypatch)
+    study = tmp_path / "study.toml"
+    study.write_text("[base]\npreset = 'tiny'\nlayers = '99'\n", encoding="utf-8")
+    # With the flag it goes on to the blocks, which the model has not.
+    for command in (
+        ["pipeline", "--out", str(tmp_path / "run"), "--layers", "99"],
+        ["study", str(study), "--out", str(tmp_path / "study")],
+    ):
+        assert main.main(command) != 0
+        assert "[memory] expected" in capfd.readouterr().err
+        assert main.main([*command, flag]) != 0
+        err = capfd.readouterr().err
+        assert "[memory] expected" not in err
+        assert "[layers]" in err

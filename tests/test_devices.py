@@ -64,6 +64,8 @@ def test_cuda_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ValueError, match=r"^\[device\] expected cuda:0\.\.cuda:0, got cuda:3"):
         choose_device("cuda:3")
     with pytest.raises(ValueError, match=r"^\[device\] expected auto, cpu, cuda or cuda:N"):
+        choose_device("meta")  # a device of torch that computes nothing
+    with pytest.raises(ValueError, match=r"^\[device\] expected auto, cpu, cuda or cuda:N"):
         choose_device("abacus")
 
 

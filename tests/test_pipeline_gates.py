@@ -188,3 +188,35 @@ def test_p5_controls(whole: Path, tmp_path: Path) -> None:
         folder = copied(whole, tmp_path / f"run{number}")
         edit(folder / "reverse" / "reverse.json", change)
         assert name in stopped(folder, "reverse")
+
+
+def test_the_schedule_of_a_preset_is_in_the_lineage() -> None:
+    """Equal widths and epochs do not make two presets the same training; nor does another k."""
+
+    def prints(**changes: Any) -> dict[str, str]:
+        one = plan(
+            **{"method": "born-adam", "angle": None, "gain": None, "q": 8, "epochs": 2, **changes}
+        )
+        dims, _ = resolve_dims(one, backend().identity)
+        found = lineages_of(one, dims, material(plan()), backend())
+        return {name: lineage.fingerprint for name, lineage in found.items()}
+
+    tiny, local = prints(preset="tiny"), prints(preset="local", prompts_per_class=10)
+    assert tiny["record"] == local["record"]
+    assert tiny["fit"] != local["fit"]
+    assert prints(k=3)["fit"] == tiny["fit"]
+    assert prints(k=3)["evaluate"] != tiny["evaluate"]
+
+
+def test_nothing_compared_is_no_pass(whole: Path, tmp_path: Path) -> None:
+    folder = copied(whole, tmp_path / "run")
+    edit(folder / "fit" / "fit.json", lambda data: data.update(criteria={}))
+    assert "controls compared" in stopped(folder, "fit")
+
+    def unmeasured(data: Any) -> None:
+        next(arm for arm in data["arms"] if arm["role"] == "identity")["neutral_kl"] = None
+
+    edit(folder / "evaluate" / "evaluation.json", unmeasured)
+    assert "controls exact" in stopped(folder, "evaluate")
+    edit(folder / "reverse" / "reverse.json", lambda data: data.update(layers=[]))
+    assert "reverse report" in stopped(folder, "reverse")

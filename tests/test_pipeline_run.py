@@ -325,3 +325,22 @@ def test_an_effect_may_be_required(
     done = run(tmp_path / "two" / "run", quick=False, require_effect=True)
     assert (done.succeeded, done.report is not None) == (False, True)
     assert not (tmp_path / "two" / "EXPERIMENT_LOG.md").exists()
+
+
+def test_the_words_of_a_judge_are_an_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are hashed for a replay, and no output may lie over them."""
+    words = tmp_path / "words.txt"
+    words.write_text("good,1\n", encoding="utf-8")
+    flags = ["--judge", f"lexicon:{words}", "--log", str(words)]
+    assert main(["pipeline", "--out", str(tmp_path / "run"), *flags]) == 2
+    assert "which is --judge too" in capsys.readouterr().err
+    assert words.read_text(encoding="utf-8") == "good,1\n"
+
+
+@pytest.mark.parametrize("judge", ["nosuch", "vader?x=1", "logits?yes=", "lexicon:gone.txt"])
+def test_a_judge_that_cannot_be_is_refused_before_any_phase(tmp_path: Path, judge: str) -> None:
+    with pytest.raises((ValueError, OSError), match=r"^\[judge"):
+        run(tmp_path / "run", plan(judge=judge))
+    assert not (tmp_path / "run" / "record").exists()

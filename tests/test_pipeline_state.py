@@ -242,3 +242,26 @@ def test_a_number_given_to_another_process_is_told_apart(tmp_path: Path) -> None
     (tmp_path / FILE).write_bytes(b"\xff not json")
     with run_lock(tmp_path, said.append):
         pass
+
+
+def test_a_judge_is_what_it_reads(tmp_path: Path) -> None:
+    """Other words in the same file are another judge; the same words elsewhere are the same."""
+    from cogit.pipeline.lineages import judge_fields
+
+    one, other = tmp_path / "a" / "words.txt", tmp_path / "b" / "words.txt"
+    for path in (one, other):
+        path.parent.mkdir()
+        path.write_text("good,1\nbad,-1\n", encoding="utf-8")
+    before = judge_fields(f"lexicon:{one}")
+    assert judge_fields(f"lexicon:{other}") == before
+    assert judge_fields(f"lexicon:{one}?negation=not") != before
+    one.write_text("good,-1\nbad,1\n", encoding="utf-8")
+    assert judge_fields(f"lexicon:{one}") != before
+    weights = tmp_path / "classifier"
+    weights.mkdir()
+    (weights / "model.safetensors").write_bytes(b"one")
+    before = judge_fields(f"classifier:{weights}")
+    (weights / "model.safetensors").write_bytes(b"two")
+    assert judge_fields(f"classifier:{weights}") != before
+    with pytest.raises(FileNotFoundError):
+        judge_fields(f"lexicon:{tmp_path / 'none.txt'}")

@@ -242,6 +242,18 @@ def test_no_argument_of_a_manifest_says_where_something_is_written(
     assert not {"--force", "--resume"} & set(arguments)
 
 
+def test_no_variable_is_sent_where_a_manifest_says(here: Path, tmp_path: Path) -> None:
+    """A forged judge would name both a secret of this environment and who gets it."""
+    path = here / "s.st.run.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    judge = "api:https://example.org/v1?model=m&key%5Fenv=HOME"
+    manifest["command"], manifest["places"] = "pipeline", {"out": "."}
+    manifest["arguments"] = ["pipeline", "--out=run", f"--judge={judge}"]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(ValueError, match="expected a judge without a key"):
+        replayed_arguments(RecordedRun.load(path), tmp_path / "fresh", COMMANDS.commands)
+
+
 def test_modules_of_the_working_folder_are_not_run(here: Path, capfd: Capture) -> None:
     """It is named by the manifest, and Python looks there first unless told not to."""
     for name in ("numpy", "cogit", "typer", "sitecustomize"):

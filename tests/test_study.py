@@ -13,7 +13,7 @@ import pytest
 from tests._pipeline import SETTINGS, evaluation, opener, plan
 
 from cogit.cli.main import main
-from cogit.errors import ArtefactError
+from cogit.errors import ArtefactError, BackendMissingError, MemoryRefusedError
 from cogit.pipeline import evaluate_phase, study
 from cogit.pipeline.runner import Options
 from cogit.pipeline.study import run_study
@@ -75,6 +75,11 @@ def test_every_experiment_and_sweep_has_its_effect(tmp_path: Path) -> None:
         ("[[experiment]]\nname = 3\n", "a name for experiment 1"),
         ("[sweep]\nseed = [1, 1]\n", "different trials"),
         ("[sweep]\nseed = [" + ",".join(map(str, range(1001))) + "]\n", "at most 1000"),
+        (
+            "[sweep]\n"
+            + "".join(f"{n} = {list(range(1, 901))}\n" for n in ("seed", "q", "k", "tail")),
+            "at most 1000",
+        ),
         ("experiment = 3\n", "tables"),
         ("base = [\n", "expected TOML"),
     ],
@@ -172,3 +177,28 @@ def test_a_study_runs_the_pipeline(
     # All finished: the command only summarises.
     assert main(["study", str(path), "--out", str(tmp_path / "out"), "--json"]) == 0
     assert [one["lift_pp"] for one in json.loads(capfd.readouterr().out)["trials"]] == lifts
+
+
+@pytest.mark.parametrize("kind", [MemoryRefusedError, BackendMissingError])
+def test_a_trial_that_cannot_be_run_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def run_pipeline(*_: Any) -> Any:
+        message = "[memory] expected more"
+        raise kind(message)
+
+    monkeypatch.setattr(study, "run_pipeline", run_pipeline)
+    trials = load_study(written(tmp_path, "[sweep]\nstrength = [1.0, 2.0]\n"))
+    found = run_study(trials, tmp_path / "out", opener)
+    assert [row.status for row in found.rows] == ["failed", "failed"]
+
+
+def test_changed_texts_are_another_trial(tmp_path: Path, quick: list[str]) -> None:
+    """A result on the old texts is not taken for one on the new ones; the same texts run once."""
+    prompts = tmp_path / "prompts.txt"
+    file = written(tmp_path, f"[base]\nprompts = {json.dumps(str(prompts))}\nstrength = 1.0\n")
+    for text in ("one\n", "one\n", "two\n"):
+        prompts.write_text(text, encoding="utf-8")
+        found = run_study(load_study(file), tmp_path / "out", opener)
+    assert quick == ["trial-001", "trial-002"]
+    assert [row.status for row in found.rows] == ["done", "done"]

@@ -58,6 +58,9 @@ def choose_device(device: str) -> DeviceChoice:
     except RuntimeError as error:
         message = f"[device] expected auto, cpu, cuda or cuda:N, got {device!r}"
         raise ValueError(message) from error
+    if target.type not in ("cpu", "cuda", "mps"):
+        message = f"[device] expected auto, cpu, cuda or cuda:N, got {device!r}"
+        raise ValueError(message)
     if target.type == "cuda":
         if not torch.cuda.is_available():
             message = "[device] expected a CUDA device, got none on this machine; use --device cpu"

@@ -62,7 +62,9 @@ class Request:
         """Every path or source that the call names, by its flag."""
         names = ("intervention", "opposite", "model", "prompts", "neutral", "pairs")
         found = {name: getattr(self, name) for name in names}
-        return found | {"neutral-prompts": self.neutral_prompts}
+        from cogit.evaluation.judges.spec import judge_place
+
+        return found | {"neutral-prompts": self.neutral_prompts, "judge": judge_place(self.judge)}
 
     def settings(self) -> Settings:
         """Those of the preset of sizes with the flags over them."""

@@ -18,6 +18,7 @@ from cogit.evaluation.dose import strength_sweep
 from cogit.evaluation.engine import Engine
 from cogit.evaluation.evaluation import Evaluation, evaluate
 from cogit.evaluation.judges import make_judge
+from cogit.evaluation.judges.spec import judge_place
 from cogit.intervention import Intervention
 from cogit.reporting import write_report
 from cogit.run_folder import new_run_folder
@@ -159,7 +160,7 @@ def _inputs(request: Request, source: ModelSource) -> dict[str, Any]:
     """What is read, by flag."""
     names = ("intervention", "opposite", "prompts", "neutral_prompts", "neutral", "pairs")
     found: dict[str, Any] = {name.replace("_", "-"): getattr(request, name) for name in names}
-    return {**found, "model": source.path}
+    return {**found, "model": source.path, "judge": judge_place(request.judge)}
 
 
 def _is_demo(source: ModelSource, backend: str) -> bool:

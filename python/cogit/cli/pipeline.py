@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,8 @@ import typer
 from cogit.cli import pipeline_flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Dtype, Runtime, open_model
-from cogit.cli.outputs import require_apart
+from cogit.cli.memory_flags import CheckMemory
+from cogit.cli.outputs import Inputs, require_apart
 from cogit.cli.run_record import RunRecord, begin
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def command(
     require_effect: pipeline_flags.RequireEffect = False,
     resume: pipeline_flags.Resume = False,
     yes: pipeline_flags.Yes = False,
+    memory_check: CheckMemory = True,
     force: pipeline_flags.Force = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -61,6 +64,7 @@ def command(
 
     Exit code 0 with the verdict, also "no effect"; 1 where a gate fails.
     """
+    from cogit.evaluation.judges.spec import judge_place
     from cogit.pipeline.cost import Rate
     from cogit.pipeline.freshness import Policy
     from cogit.pipeline.gates import GateFailed
@@ -82,7 +86,10 @@ def command(
     if [resume, yes, force].count(True) > 1:
         message = "[pipeline] expected one of --resume, --yes and --force, got several"
         raise ValueError(message)
-    inputs = {"pairs": pairs or [], "prompts": prompts, "neutral": neutral, "model": model}
+    inputs: Inputs = {
+        **{"pairs": pairs or [], "prompts": prompts, "neutral": neutral, "model": model},
+        "judge": judge_place(judge),
+    }
     require_apart({"out": out, "log": log}, inputs)
     recorded = begin({"out": out, "log": log}, inputs, force=True, folder=True)
     options = Options(
@@ -96,7 +103,9 @@ def command(
         manifest=lambda folder, seconds: _manifest(recorded, folder, seconds),
     )
     try:
-        outcome = run_pipeline(plan, out, opener, options)
+        outcome = run_pipeline(
+            plan, out, partial(opener, assume_yes=yes, check_memory=memory_check), options
+        )
     except GateFailed as error:
         say("stopped", str(error))
         raise typer.Exit(FAILED) from None
@@ -121,8 +130,13 @@ def _manifest(recorded: RunRecord, folder: Path, seconds: dict[str, float]) -> N
     recorded.finish_folder(folder, unhashed=UNHASHED)
 
 
-def opener(plan: Plan, path: str) -> Backend:
-    """The model of a plan; generation in small batches on llamacpp."""
+def opener(
+    plan: Plan, path: str, *, assume_yes: bool = False, check_memory: bool = True
+) -> Backend:
+    """The model of a plan; generation in small batches on llamacpp.
+
+    assume_yes, check_memory: see `Runtime`.
+    """
     many = plan.backend == BackendChoice.llamacpp.value
     runtime = Runtime(
         device=plan.device,
@@ -130,6 +144,8 @@ def opener(plan: Plan, path: str) -> Backend:
         threads=plan.threads,
         n_ctx=_CONTEXT if many else None,
         n_parallel=_PARALLEL if many else 1,
+        assume_yes=assume_yes,
+        check_memory=check_memory,
     )
     say("model", f"{Path(path).name if Path(path).exists() else path}, {plan.backend}")
     return open_model(BackendChoice(plan.backend), path, runtime)

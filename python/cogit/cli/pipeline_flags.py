@@ -78,7 +78,9 @@ Resume = Annotated[
 ]
 Yes = Annotated[
     bool,
-    typer.Option("--yes", help="Do not ask: use phases younger than an hour, not older ones."),
+    typer.Option(
+        "--yes", help="Do not ask: use phases of the last hour alone; try where memory may not do."
+    ),
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Make everything anew, over a run of other settings.")

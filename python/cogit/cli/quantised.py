@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ import typer
 from cogit.cli import quantised_flags
 from cogit.cli.console import print_json, say
 from cogit.cli.loading import BackendChoice, Dtype, ModelSource, Runtime, open_model
+from cogit.cli.memory_flags import CheckMemory, Yes
 
 if TYPE_CHECKING:
     from cogit.quantised import Comparison, Form, FormResult, Material
@@ -46,6 +48,8 @@ def command(
     ),
     dtype: Annotated[Dtype, typer.Option(help="Precision of the reference.")] = Dtype.f32,
     threads: quantised_flags.Threads = None,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare steering in full precision with steering of the quantised model, side by side.
@@ -64,13 +68,14 @@ def command(
     wanted = gguf or ([] if bnb else ["q8_0"])
     files = [(name, gguf_source(name, source)) for name in wanted]
     texts = _texts(neutral, prompts)
-    runtime = Runtime(device=device, dtype=dtype, threads=threads)
+    plain = Runtime(threads=threads, assume_yes=yes, check_memory=memory_check)
+    runtime = replace(plain, device=device, dtype=dtype)
     with ExitStack() as stack:
         temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cogit-gguf-")))
         made = [path or _make(source, name, temporary) for name, path in files]
         backend = stack.enter_context(open_model(BackendChoice.transformers, source, runtime))
         reference = full_form(source, backend, dtype.value)
-        forms = [_gguf(path, threads, stack) for path in made]
+        forms = [_gguf(path, plain, stack) for path in made]
         extra, absent = _bitsandbytes(source, bnb or [], device, stack)
         forms += extra
         material = _material(backend, contrast, texts, max_tokens, repeats)
@@ -123,10 +128,9 @@ def _make(model: str, kind: str, folder: Path) -> Path:
     return found.path
 
 
-def _gguf(path: Path, threads: int | None, stack: ExitStack) -> Form:
+def _gguf(path: Path, runtime: Runtime, stack: ExitStack) -> Form:
     from cogit.quantised_forms import gguf_form
 
-    runtime = Runtime(threads=threads)
     return gguf_form(
         path, stack.enter_context(open_model(BackendChoice.llamacpp, str(path), runtime))
     )

@@ -69,6 +69,7 @@ def replayed_arguments(run: RecordedRun, folder: Path, commands: Mapping[str, An
             f"secret; run the command itself"
         )
         raise ValueError(message)
+    _require_no_key(run, context.params.get("judge"))
     names = parameter_names(context)
     placed: dict[str, Any] = {}
     for flag, name in run.places.items():
@@ -130,6 +131,21 @@ def _context(run: RecordedRun, commands: Mapping[str, Any]) -> Any:
         words = " ".join(str(getattr(error, "message", error)).split())[:160]
         message = f"[replay] expected arguments that cogit {run.command} takes, got: {words}"
         raise ValueError(message) from error
+
+
+def _require_no_key(run: RecordedRun, judge: Any) -> None:
+    """ValueError for a judge that sends a variable of this environment to an address of the record.
+
+    Whoever wrote the manifest would choose both.
+    """
+    from cogit.evaluation.judges.spec import JudgeSpec
+
+    if isinstance(judge, str) and "key_env" in JudgeSpec.parse(judge).options:
+        message = (
+            f"[replay] expected a judge without a key, got one that sends a variable of this "
+            f"environment to an address of the record; run cogit {run.command} itself"
+        )
+        raise ValueError(message)
 
 
 def _path_parameters(callback: Any) -> set[str]:

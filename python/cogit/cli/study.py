@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cogit.cli.console import print_json, say
+from cogit.cli.memory_flags import CheckMemory, Yes
 from cogit.cli.outputs import require_apart
 
 NAME = "study"
@@ -26,6 +28,8 @@ def command(
             help="Experiment log to append to.", show_default="EXPERIMENT_LOG.md beside --out"
         ),
     ] = None,
+    yes: Yes = False,
+    memory_check: CheckMemory = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run every trial of a study file that is not finished, and summarise all.
@@ -44,7 +48,9 @@ def command(
     options = Options(
         rate=None if rate is None else Rate(rate), log=log, show=not json_output, say=say
     )
-    result = run_study(trials, out, opener, options)
+    result = run_study(
+        trials, out, partial(opener, assume_yes=yes, check_memory=memory_check), options
+    )
     if json_output:
         print_json({"folder": str(out), "best": result.best, "trials": result.table()})
     else:

@@ -7,6 +7,7 @@ identity or a fit to shuffled classes reaches too.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,7 +69,8 @@ class Context:
 def run_gate(phase: str, context: Context) -> list[Check]:
     """All checks of a phase, which hold; GateFailed with the first that does not."""
     done: list[Check] = []
-    for check in (*_lineage(phase, context), *_GATES[phase](context)):
+    # One by one: a later check may rest on what an earlier one holds.
+    for check in itertools.chain(_lineage(phase, context), _GATES[phase](context)):
         done.append(check)
         if not check.holds:
             raise GateFailed(phase, check)
@@ -156,7 +158,8 @@ def _gate_fit(context: Context) -> Iterator[Check]:
         facts = read_json(folder / fit_phase.FACTS)
         hashes = [learned.content_hash, None if opposite is None else opposite.content_hash]
         noted = [facts["hash"], facts["opposite_hash"]]
-        fidelity, flips, criteria = facts["fidelity"], facts["flips_of_both"], facts["criteria"]
+        fidelity, flips = dict(facts["fidelity"]), dict(facts["flips_of_both"])
+        criteria = dict(facts["criteria"])
     except _CAUGHT as error:
         yield Check("operators of this run", False, "both directions", str(error)[:200])
         return
@@ -174,6 +177,12 @@ def _gate_fit(context: Context) -> Iterator[Check]:
         f"width {width}, blocks {learned.layers}",
     )
     yield from _directions(plan.min_fidelity, fidelity, flips)
+    yield Check(
+        "controls compared",
+        len(criteria) > 0,
+        "criteria that name the identity and shuffled classes",
+        f"{len(criteria)} criteria",
+    )
     for name, holds in criteria.items():
         yield Check(
             f"control margin: {name}",
@@ -303,7 +312,7 @@ def _exact(arms: list[Any]) -> Check:
         arm["name"]
         for arm in arms
         if arm["role"] in ("identity", "strength_zero")
-        and (arm["positive_rate"] not in rates or (arm.get("neutral_kl") or 0.0) > _STILL)
+        and (arm["positive_rate"] not in rates or not _is_still(arm.get("neutral_kl")))
     ]
     return Check(
         "controls exact",
@@ -312,6 +321,11 @@ def _exact(arms: list[Any]) -> Check:
         f"{', '.join(off)} differ" if off else "that",
         "report this: a hook changes what it should not",
     )
+
+
+def _is_still(kl: Any) -> bool:
+    """What was not measured is not still."""
+    return isinstance(kl, int | float) and kl <= _STILL
 
 
 # ---- P5 ----

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cogit import __version__
+from cogit.evaluation.judges import JudgeSpec, make_judge
+from cogit.evaluation.judges.spec import judge_place
+from cogit.pipeline.born_fit import blends_of, born_settings
 from cogit.pipeline.generate_phase import sampling_of, strengths_of
 from cogit.pipeline.lineage import Lineage, texts_hash
 from cogit.pipeline.plan import PHASES
 from cogit.pipeline.reverse_phase import texts_of
+from cogit.run_inputs import describe_inputs
 
 if TYPE_CHECKING:
     from cogit.backends.base import Backend
@@ -26,7 +30,7 @@ def lineages_of(plan: Plan, dims: Dims, material: Material, backend: Backend) ->
             "gain": plan.gain,
             "strength": plan.strength,
             "decode": plan.decode,
-            "epochs": plan.n_epochs if plan.trains else None,
+            "training": _training(plan, dims) if plan.trains else None,
             "shuffled_fits": plan.shuffled_fits,
             "budget": [plan.nll_budget, plan.kl_budget],
             "neutral": material.neutral_hash(),
@@ -38,7 +42,8 @@ def lineages_of(plan: Plan, dims: Dims, material: Material, backend: Backend) ->
         },
         "evaluate": {
             "prompts": material.prompts_hash(),
-            "judge": material.judge,
+            "judge": judge_fields(material.judge, backend),
+            "subspace": plan.k,
             "match": plan.match,
             "seeds": list(plan.eval_seeds),
             "draws": [plan.n_random, plan.n_same_subspace],
@@ -52,6 +57,30 @@ def lineages_of(plan: Plan, dims: Dims, material: Material, backend: Backend) ->
         found[phase] = Lineage(phase, fields[phase], before)
         before = found[phase].fingerprint
     return found
+
+
+def judge_fields(text: str, backend: Backend | None = None) -> dict[str, Any]:
+    """A judge by what it reads: the same words or weights elsewhere are the same judge.
+
+    It is made here too, so that one that cannot be is refused before any phase; a classifier, which
+    would be loaded, and an endpoint, which may need a key, are left to the evaluation. Raises as
+    ``make_judge``.
+    """
+    spec = JudgeSpec.parse(text)
+    if spec.kind not in ("classifier", "api"):
+        judge = make_judge(text, backend=backend)
+        if spec.kind == "lexicon":
+            return {k: v for k, v in judge.describe().items() if k != "source"}
+    place = judge_place(text)
+    if place is None:
+        return {"name": text}
+    files = [one["files"] for one in describe_inputs({"judge": place})["judge"]]
+    return {"name": spec.kind, "options": dict(spec.options), "files": files}
+
+
+def _training(plan: Plan, dims: Dims) -> dict[str, Any]:
+    """The schedule, which is the preset's, and the blends that are tried."""
+    return {**born_settings(plan, dims).to_json(), "blends": list(blends_of(plan))}
 
 
 def _record_fields(plan: Plan, dims: Dims, material: Material, backend: Backend) -> dict[str, Any]:

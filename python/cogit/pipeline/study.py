@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogit.artefact import write_bytes
+from cogit.errors import BackendMissingError, MemoryRefusedError
 from cogit.pipeline import experiment_log
 from cogit.pipeline.files import write_json
 from cogit.pipeline.freshness import Policy
@@ -91,7 +92,7 @@ def _run_trial(
     started = time.perf_counter()
     try:
         outcome = run_pipeline(trial.plan, out / row.folder, open_backend, own)
-    except (GateFailed, ValueError, OSError) as error:
+    except (GateFailed, ValueError, OSError, BackendMissingError, MemoryRefusedError) as error:
         text = " ".join(str(error).split())
         options.say("failed", text)
         table.mark(row.key, "failed", error=text, seconds=time.perf_counter() - started)

@@ -19,14 +19,18 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cogit.evaluation.judges.spec import judge_place
 from cogit.pipeline.lineage import fingerprint
 from cogit.pipeline.plan import Plan, named, nearest
+from cogit.run_inputs import describe_inputs
 
 _TOP = ("name", "base", "experiment", "sweep")
 _MAX_FILE, _MAX_TRIALS = 2**20, 1000
@@ -40,10 +44,21 @@ class Trial:
     plan: Plan
     changes: Mapping[str, Any]
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """Digits that stand for the plan: the same trial in a changed file is the same."""
-        return fingerprint(self.plan.to_json())
+        """Digits that stand for the plan and for what its files of texts hold now.
+
+        The same trial in a changed study file is the same; on changed texts it is another one.
+        """
+        plan = self.plan
+        given = {"pairs": plan.pairs, "prompts": plan.prompts, "neutral": plan.neutral}
+        described = describe_inputs({**given, "judge": judge_place(plan.judge)})
+        files = {
+            flag: [one["files"] for one in parts if one.get("files")]
+            for flag, parts in described.items()
+        }
+        files = {flag: parts for flag, parts in files.items() if parts}
+        return fingerprint(plan.to_json() | ({"files": files} if files else {}))
 
 
 def load_study(path: Path, base: Mapping[str, Any] | None = None) -> list[Trial]:
@@ -91,6 +106,9 @@ def _expand(
         raise ValueError(message)
     own = named({k: v for k, v in settings.items() if k != "sweep"})
     grid = {**shared, **_sweep(_table(settings, "sweep"))}
+    if math.prod(len(values) for values in grid.values()) > _MAX_TRIALS:
+        message = f"[study] expected at most {_MAX_TRIALS} trials of {title!r}; make it smaller"
+        raise ValueError(message)
     trials = []
     for values in itertools.product(*grid.values()):
         changes = {**own, **dict(zip(grid, values, strict=True))}

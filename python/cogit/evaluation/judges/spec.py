@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 _MAX_SPEC = 2**14
@@ -88,3 +89,12 @@ class JudgeSpec:
     def words(self, name: str) -> tuple[str, ...]:
         """An option that is a list of words with commas between; none by default."""
         return tuple(word.strip() for word in self.options.get(name, "").split(",") if word.strip())
+
+
+def judge_place(text: str | None) -> Path | None:
+    """The file or folder that a judge reads, where its source is one that is there."""
+    spec = JudgeSpec.parse(text or "")
+    if spec.kind not in ("lexicon", "classifier") or not spec.source:
+        return None
+    place = Path(spec.source).expanduser()
+    return place if place.exists() else None
