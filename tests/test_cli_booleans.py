@@ -19,6 +19,8 @@ BOOLEANS = [
     for flag in command.flags.values()
     if flag.is_bool
 ]
+# A choice takes one of its words only.
+_CHOICES = {"kind": "decision"}
 TRUE, FALSE = ("true", "1", "yes", "TRUE"), ("false", "0", "no", "False")
 
 
@@ -32,7 +34,8 @@ def line_of(path: tuple[str, ...]) -> tuple[list[str], list[str]]:
     needed: list[str] = []
     for parameter in PROGRAMS.commands[path].command.params:
         if parameter.required and parameter.param_type_name == "argument":
-            needed.append(next(iter(getattr(parameter.type, "choices", ["argument"]))))
+            # A choice takes one of its words only.
+            needed.append(_CHOICES.get(parameter.name, "argument"))
         elif parameter.required:
             needed += [parameter.opts[0], "value"]
     return [word for word in path if word != "infer"], needed
