@@ -83,9 +83,7 @@ def command(
         dtype=dtype.value,
         pairs=tuple(pairs or ()),
     )
-    if [resume, yes, force].count(True) > 1:
-        message = "[pipeline] expected one of --resume, --yes and --force, got several"
-        raise ValueError(message)
+    _require_one_policy(resume, yes, force)
     inputs: Inputs = {
         **{"pairs": pairs or [], "prompts": prompts, "neutral": neutral, "model": model},
         "judge": judge_place(judge),
@@ -110,6 +108,12 @@ def command(
         say("stopped", str(error))
         raise typer.Exit(FAILED) from None
     _conclude(outcome, options, json_output=json_output)
+
+
+def _require_one_policy(*given: bool) -> None:
+    if given.count(True) > 1:
+        message = "[pipeline] expected one of --resume, --yes and --force, got several"
+        raise ValueError(message)
 
 
 def _conclude(outcome: Outcome, options: Options, *, json_output: bool) -> None:
