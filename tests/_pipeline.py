@@ -57,12 +57,17 @@ def evaluation(recorded: Path, fitted: Path, plan: Plan, *rest: Any, **_: Any) -
     return {
         "format": "cogit evaluation",
         "format_version": 1,
+        "title": "a stand-in",
+        "backend": "transformers",
+        "settings": {},
         "model": rest[1].identity.to_json(),
-        "intervention": {"hash": learned.content_hash},
+        "intervention": {"description": learned.describe(), "hash": learned.content_hash},
         "arms": [
             {
                 "name": name,
                 "role": name,
+                "n_prompts": 8,
+                "n_samples": 16,
                 "positive_rate": {"+1": 0.5 + lift[name] / 100, "-1": 0.5},
                 "lift_pp": {"mean": lift[name], "low": lift[name] - 5, "high": lift[name] + 5},
                 "neutral_kl": 0.01 if name == "learned" else 0.0,

@@ -47,6 +47,15 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def test_the_evaluation_is_a_report_with_its_pages(whole: Path) -> None:
+    """What `cogit report` takes, drawn beside it."""
+    from cogit.reporting import load_report
+
+    load_report(whole / "evaluate" / "evaluation.json")
+    assert "Verdict" in (whole / "evaluate" / "report.md").read_text(encoding="utf-8")
+    assert (whole / "evaluate" / "report.html").stat().st_size > 10_000
+
+
 def test_report_is_whole(whole: Path) -> None:
     """Rows Q30 and Q35: all five phases with their gates and seconds; both directions."""
     report, state, manifest = (

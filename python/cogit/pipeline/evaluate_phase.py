@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogit.activations import Activations
+from cogit.artefact import write_bytes
 from cogit.evaluation.evaluation import evaluate
 from cogit.evaluation.judges import make_judge
 from cogit.evaluation.subject import Subject
@@ -14,6 +15,8 @@ from cogit.evaluation.thresholds import Settings
 from cogit.pipeline.files import read_json, write_json
 from cogit.pipeline.fit_phase import FACTS, load_fitted, load_shuffled
 from cogit.pipeline.record_phase import FIT, SEPARATION
+from cogit.reporting import check_report
+from cogit.reporting.write import render
 from cogit.sampling import SamplingOptions
 from cogit.subspace import fit_subspace
 
@@ -36,7 +39,11 @@ def run_evaluate(
     show: bool,
 ) -> None:
     """Write the report of the fitted operator, on texts that no fit or choice has seen."""
-    write_json(folder / REPORT, evaluation(recorded, fitted, plan, material, backend, show=show))
+    found = evaluation(recorded, fitted, plan, material, backend, show=show)
+    pages = render(check_report(found))
+    write_json(folder / REPORT, found)
+    for name, data in pages.items():
+        write_bytes(folder / name, data)
 
 
 def evaluation(
@@ -59,7 +66,10 @@ def evaluation(
         shuffled=load_shuffled(fitted),
         facts=known_facts(recorded, fitted),
         frames={layer: (one.mean, one.basis) for layer, one in subspaces.items()},
-        layers=tuple(read_json(recorded / SEPARATION)["layers"]),
+        layers=tuple(
+            {name: row[name] for name in ("layer", "gap", "p", "p_holm")}
+            for row in read_json(recorded / SEPARATION)["layers"]
+        ),
     )
     found = evaluate(
         backend,
