@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Self
@@ -13,7 +14,7 @@ _SPLIT = re.compile(r"([\w.-]+)(?:\[(\d{0,15}):(\d{0,15})\])?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class TableSpec:
+class TableSpec(ABC):
     """Rows of a data set; a subclass says which columns are read.
 
     dataset: a hub id or a local folder. config: one of its configurations, where it has several.
@@ -83,9 +84,9 @@ class TableSpec:
         return match[1], int(match[2] or 0), int(match[3]) if match[3] else None
 
     @property
+    @abstractmethod
     def columns(self) -> dict[str, str]:
         """The column of each text by what the text is to the reader."""
-        raise NotImplementedError
 
 
 def _why(split: str) -> str:

@@ -64,7 +64,6 @@ def command(
 
     Exit code 0 with the verdict, also "no effect"; 1 where a gate fails.
     """
-    from cogit.evaluation.judges.spec import judge_place
     from cogit.pipeline.cost import Rate
     from cogit.pipeline.freshness import Policy
     from cogit.pipeline.gates import GateFailed
@@ -84,10 +83,7 @@ def command(
         pairs=tuple(pairs or ()),
     )
     _require_one_policy(resume, yes, force)
-    inputs: Inputs = {
-        **{"pairs": pairs or [], "prompts": prompts, "neutral": neutral, "model": model},
-        "judge": judge_place(judge),
-    }
+    inputs = _inputs(judge, pairs=pairs or [], prompts=prompts, neutral=neutral, model=model)
     require_apart({"out": out, "log": log}, inputs)
     recorded = begin({"out": out, "log": log}, inputs, force=True, folder=True)
     options = Options(
@@ -108,6 +104,13 @@ def command(
         say("stopped", str(error))
         raise typer.Exit(FAILED) from None
     _conclude(outcome, options, json_output=json_output)
+
+
+def _inputs(judge: str | None, **read: str | list[str] | None) -> Inputs:
+    """What is read, by flag; of a judge the file or folder that it names."""
+    from cogit.evaluation.judges.spec import judge_place
+
+    return {**read, "judge": judge_place(judge)}
 
 
 def _require_one_policy(*given: bool) -> None:
